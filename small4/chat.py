@@ -1,0 +1,145 @@
+"""The words that both halves share: messages, tools, requests, and the events that an answer arrives as.
+
+Plain frozen dataclasses without behaviour. `wire` translates every vendor's JSON to and from these; `tokenizer`
+turns a `ChatRequest` into token ids and token ids back into `ChatEvent`s.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Effort = Literal["none", "high"]
+EFFORTS: tuple[Effort, ...] = ("none", "high")
+
+FinishReason = Literal["stop", "length", "tool_calls", "aborted", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text in a message."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image in a message: the encoded file as it came (PNG, JPEG, WebP, ...), not yet decoded."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ThinkPart:
+    """Reasoning in an assistant message; `closed` is false where a prefix continues inside the thought."""
+
+    text: str
+    closed: bool = True
+
+
+Part = TextPart | ImagePart | ThinkPart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call that the assistant made; `arguments` is JSON text as the model wrote it."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. `content` is text or a list of parts.
+
+    `tool_calls` belongs to assistants; `tool_call_id` to tool results; `prefix` marks a last assistant message that the
+    answer continues.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | tuple[Part, ...] = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    tool_call_id: str | None = None
+    prefix: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function that the model may call; `parameters` is a JSON Schema (Draft 7) of an object."""
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the next token is drawn. Temperature 0 takes the most likely token and ignores the other filters."""
+
+    temperature: float = 0.0  # 0 to 5
+    top_p: float = 1.0  # over 0, to 1: smallest set of tokens with this much probability
+    top_k: int | None = None  # at least 1: only so many of the most likely
+    min_p: float = 0.0  # 0 to 1: at least this share of the best token's probability
+    seed: int | None = None  # same seed, same text; None draws a fresh one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatRequest:
+    """All that an answer depends on."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    effort: Effort = "none"
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None  # tokens of output, thinking included; None: what the context leaves
+    thinking_budget: int | None = None  # tokens of thought before the block is closed for the model
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one request. `reasoning_tokens` are part of `completion_tokens`."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    reasoning_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningDelta:
+    """A piece of the thought."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TextDelta:
+    """A piece of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallStart:
+    """The assistant begins call number `index` (from 0); arguments follow."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of the JSON arguments of call number `index`."""
+
+    index: int
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The last event of every answer."""
+
+    reason: FinishReason
+    usage: Usage
+
+
+ChatEvent = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta | Finish

@@ -1,0 +1,90 @@
+"""Every exception that small4 raises, as one tree.
+
+A message says what was wrong, the limit, and the way out. The command line prints it and exits with 2; the server
+turns it into the caller's dialect. Anything outside this tree is a bug of ours.
+"""
+
+
+class Small4Error(Exception):
+    """A mistake that the caller can mend; the message says how."""
+
+
+# --- weights on disk ---
+
+
+class CheckpointError(Small4Error):
+    """A checkpoint cannot be read or written as asked."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """Nothing at that path or name, or no weights in the directory."""
+
+
+class HeaderError(CheckpointError):
+    """A weights file's header is truncated, inconsistent or beyond the limits; no tensor was believed."""
+
+
+class UnsafeFileError(CheckpointError):
+    """The file is of a kind that can run code when opened (pickle and its like); it was not opened."""
+
+
+class TensorMismatchError(CheckpointError):
+    """Tensors are missing, left over, or of another shape or type than the config asks for; all are named."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """The config names an architecture or a quantisation that small4 does not run."""
+
+
+class ConfigError(Small4Error):
+    """A configuration contradicts itself or its tensors, or leaves its allowed range."""
+
+
+class VerificationError(CheckpointError):
+    """Stored bytes are not what they claim to be: digest mismatch, NaN or infinity in weights."""
+
+
+class SaveError(CheckpointError):
+    """A save could not be completed; what stood there before is untouched."""
+
+
+class DownloadError(CheckpointError):
+    """A download failed or was refused; what arrived is kept for the next try."""
+
+
+# --- training ---
+
+
+class TrainingStateError(Small4Error):
+    """A training directory holds no complete state to resume from, or one of another run."""
+
+
+# --- requests ---
+
+
+class RequestError(Small4Error):
+    """A chat request that cannot be honoured as written."""
+
+
+class MessageOrderError(RequestError):
+    """The conversation's roles do not follow the order that the template allows."""
+
+
+class EffortError(RequestError):
+    """An unknown reasoning effort."""
+
+
+class ToolError(RequestError):
+    """A tool's name or schema, a tool call or a tool result is malformed."""
+
+
+class ImageError(RequestError):
+    """An image is corrupt, of a refused kind, or beyond the limits."""
+
+
+class SamplingError(RequestError):
+    """A sampling parameter lies outside its range."""
+
+
+class ContextLengthError(RequestError):
+    """Prompt plus requested output do not fit the context; the message has both numbers."""
