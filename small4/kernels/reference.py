@@ -1,0 +1,93 @@
+"""Every operation in plain PyTorch: the definition that faster versions must equal, and the path that training takes.
+
+Legend of shape suffixes, for the whole project: T tokens packed over all sequences, S cached tokens, D width, N heads,
+P nope dim, R rope dim, H = P + R query and key width, V value dim, Q query rank, L latent rank, E experts, K experts
+per token, F expert width, W vocabulary, B sequences, I image patches.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
+
+    The quotient is taken in float32 and rounded to the input's type before the weight multiplies it, as the reference
+    does (specification 1.3).
+    """
+    x32 = x.float()
+    normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * normed.to(x.dtype)
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """silu(first half) * second half of the last dimension: [..., 2F] -> [..., F]."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
+def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the pairs (x_2i, x_2i+1) by angle i and write all first members, then all second ones.
+
+    `x` is [..., R]; `cos` and `sin` are [..., R/2] in x's type. The de-interleaved order is the reference's layout of
+    cached rope keys; scores do not depend on it.
+    """
+    first, second = x[..., 0::2], x[..., 1::2]
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def causal_attention(query_TNH: Tensor, key_SNH: Tensor, value_SNV: Tensor, scale: float) -> Tensor:
+    """Attention of the last T of S tokens of one sequence, each over itself and all before it -> [T, N, V].
+
+    Scores in the model's type, softmax in float32 (specification 1.3 f).
+    """
+    num_queries, num_keys = query_TNH.shape[0], key_SNH.shape[0]
+    scores_NTS = query_TNH.transpose(0, 1) @ key_SNH.permute(1, 2, 0) * scale
+    scores_NTS = scores_NTS + _causal_mask(num_queries, num_keys, scores_NTS)
+    weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_TNH.dtype)
+    return (weights_NTS @ value_SNV.transpose(0, 1)).transpose(0, 1)
+
+
+def latent_attention(
+    query_latent_TNL: Tensor, query_rope_TNR: Tensor, latent_SL: Tensor, rope_key_SR: Tensor, scale: float
+) -> Tensor:
+    """Absorbed latent attention: all heads read the same latent rows -> per-head mix of latents [T, N, L].
+
+    score = (q_latent . latent + q_rope . rope_key) * scale, causal as in `causal_attention`.
+    """
+    query_NTC = torch.cat([query_latent_TNL, query_rope_TNR], dim=-1).transpose(0, 1)
+    key_SC = torch.cat([latent_SL, rope_key_SR], dim=-1)
+    scores_NTS = query_NTC @ key_SC.T * scale
+    scores_NTS = scores_NTS + _causal_mask(query_NTC.shape[1], key_SC.shape[0], scores_NTS)
+    weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_NTC.dtype)
+    return (weights_NTS @ latent_SL).transpose(0, 1)
+
+
+def _causal_mask(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
+    """[T, S]: 0 where query t, the (S - T + t)-th token, may look; the type's lowest value elsewhere."""
+    hidden = torch.ones(num_queries, num_keys, dtype=torch.bool, device=like.device)
+    hidden = hidden.triu(diagonal=num_keys - num_queries + 1)
+    return torch.zeros_like(hidden, dtype=like.dtype).masked_fill(hidden, torch.finfo(like.dtype).min)
+
+
+def route(logits_TE: Tensor, experts_per_token: int, scale: float) -> tuple[Tensor, Tensor]:
+    """Softmax over all experts, keep the best K, renormalise -> weights [T, K], expert ids [T, K]."""
+    probabilities_TE = logits_TE.softmax(dim=-1)
+    weights_TK, expert_ids_TK = torch.topk(probabilities_TE, experts_per_token, dim=-1, sorted=False)
+    weights_TK = weights_TK / (weights_TK.sum(dim=-1, keepdim=True) + 1e-20) * scale
+    return weights_TK, expert_ids_TK
+
+
+def routed_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
+    """Sum over a token's experts of weight * w2(silu(w1 x) * w3 x) -> [T, D]; experts in ascending order.
+
+    `w13` is [E, 2F, D] with w1 above w3, `w2` is [E, D, F]. The weight multiplies the output of w2.
+    """
+    out_TD = torch.zeros_like(x_TD)
+    for expert_id in expert_ids_TK.unique().tolist():
+        token_ids, slots = torch.where(expert_ids_TK == expert_id)
+        hidden_F = swiglu(F.linear(x_TD[token_ids], w13[expert_id]))
+        weighted_D = F.linear(hidden_F, w2[expert_id]) * weights_TK[token_ids, slots, None]
+        out_TD = out_TD.index_add(0, token_ids, weighted_D.to(out_TD.dtype))
+    return out_TD

@@ -1,0 +1,152 @@
+"""Multi-head latent attention (MLA): queries and keys through low ranks, one latent row cached per token.
+
+    q       = wq_b RMSNorm(wq_a h)                per head [nope P | rope R]
+    c | k_r = wkv_a_with_mqa h                    latent L, and one rope key R shared by all heads
+    c       = RMSNorm(c)
+    k_n | v = wkv_b c                             per head [P | V]
+    out     = wo softmax(l(pos) (q_n . k_n + rope(q_r) . rope(k_r)) * scale) v
+
+Only (c, rope(k_r)) need be kept. Two forms give the same result: *expanded* computes k_n and v for every cached token,
+best for many queries; *absorbed* moves wkv_b to the other side of the products, so that queries meet latents directly
+and nothing is expanded, best for few queries over a long cache:
+
+    q_n . (W_uk c) = (W_uk^T q_n) . c             and             sum p_s (W_uv c_s) = W_uv sum p_s c_s
+
+(DeepSeek-V2, arXiv 2405.04434, section 2.1; specification 1.3.)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from small4.kernels.reference import causal_attention, latent_attention, rotate_interleaved
+from small4.model.config import ModelConfig
+from small4.model.layers import RMSNorm
+from small4.model.rope import softmax_scale
+
+Form = Literal["expanded", "absorbed"]
+
+
+@dataclass(frozen=True, slots=True)
+class LatentProjection:
+    """What one layer needs to go between latents and heads."""
+
+    wkv_b: Tensor  # [N * (P + V), L]
+    num_heads: int
+    nope_dim: int
+    value_dim: int
+    scale: float
+
+    def expand(self, latent_SL: Tensor, rope_key_SR: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys [S, N, P + R] and values [S, N, V] of every latent row."""
+        up_SNX = F.linear(latent_SL, self.wkv_b).view(latent_SL.shape[0], self.num_heads, -1)
+        key_nope_SNP, value_SNV = up_SNX.split([self.nope_dim, self.value_dim], dim=-1)
+        rope_key_SNR = rope_key_SR.unsqueeze(1).expand(-1, self.num_heads, -1)
+        return torch.cat([key_nope_SNP, rope_key_SNR], dim=-1), value_SNV
+
+    def absorb(self, query_TNH: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries against latents [T, N, L] and against rope keys [T, N, R]."""
+        query_nope_TNP, query_rope_TNR = query_TNH.tensor_split([self.nope_dim], dim=-1)
+        w_uk_NPL, _ = self._per_head()
+        return torch.einsum("tnp,npl->tnl", query_nope_TNP, w_uk_NPL), query_rope_TNR
+
+    def values(self, mixed_TNL: Tensor) -> Tensor:
+        """Per-head mixes of latents -> per-head values [T, N, V]."""
+        _, w_uv_NVL = self._per_head()
+        return torch.einsum("tnl,nvl->tnv", mixed_TNL, w_uv_NVL)
+
+    def _per_head(self) -> tuple[Tensor, Tensor]:
+        per_head_NXL = self.wkv_b.view(self.num_heads, self.nope_dim + self.value_dim, -1)
+        return per_head_NXL[:, : self.nope_dim], per_head_NXL[:, self.nope_dim :]
+
+
+class Attention(Protocol):
+    """Where keys come from: nowhere but this pass (`FullAttention`), or a cache."""
+
+    def __call__(
+        self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
+    ) -> Tensor:
+        """Attend with the queries of one layer -> [T, N, V]; may keep the latents and rope keys."""
+        ...
+
+
+def attend(
+    query_TNH: Tensor, latent_SL: Tensor, rope_key_SR: Tensor, projection: LatentProjection, form: Form
+) -> Tensor:
+    """The last T of one sequence's S tokens attend over all of it -> [T, N, V]. This is the definition."""
+    if form == "expanded":
+        key_SNH, value_SNV = projection.expand(latent_SL, rope_key_SR)
+        return causal_attention(query_TNH, key_SNH, value_SNV, projection.scale)
+    query_latent_TNL, query_rope_TNR = projection.absorb(query_TNH)
+    mixed_TNL = latent_attention(query_latent_TNL, query_rope_TNR, latent_SL, rope_key_SR, projection.scale)
+    return projection.values(mixed_TNL)
+
+
+class FullAttention:
+    """Each packed sequence attends causally to itself, whole, without a cache. Training and scoring use it."""
+
+    def __init__(self, lengths: Sequence[int], form: Form = "expanded") -> None:
+        self.lengths = list(lengths)  # tokens of each sequence, in the order they are packed
+        self.form = form
+
+    def __call__(
+        self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
+    ) -> Tensor:
+        parts = zip(
+            query_TNH.split(self.lengths), latent_TL.split(self.lengths), rope_key_TR.split(self.lengths), strict=True
+        )
+        return torch.cat([attend(*part, projection, self.form) for part in parts])
+
+
+class LatentAttention(nn.Module):
+    """One layer's projections around an `Attention`."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        self.scale = softmax_scale(config)
+        query_width = config.n_heads * config.head_dim
+        up_width = config.n_heads * (config.qk_nope_head_dim + config.v_head_dim)
+        self.wq_a = nn.Linear(config.dim, config.q_lora_rank, bias=False)
+        self.q_a_norm = RMSNorm(config.q_lora_rank, config.norm_eps)
+        self.wq_b = nn.Linear(config.q_lora_rank, query_width, bias=False)
+        self.wkv_a_with_mqa = nn.Linear(config.dim, config.kv_width, bias=False)
+        self.kv_a_norm = RMSNorm(config.kv_lora_rank, config.norm_eps)
+        self.wkv_b = nn.Linear(config.kv_lora_rank, up_width, bias=False)
+        self.wo = nn.Linear(config.n_heads * config.v_head_dim, config.dim, bias=False)
+
+    def forward(self, x_TD: Tensor, positions: "Positions", attention: Attention) -> Tensor:
+        config, num_tokens = self.config, x_TD.shape[0]
+        query_TNH = self.wq_b(self.q_a_norm(self.wq_a(x_TD))).view(num_tokens, config.n_heads, config.head_dim)
+        query_nope_TNP, query_rope_TNR = query_TNH.tensor_split([config.qk_nope_head_dim], dim=-1)
+        query_rope_TNR = rotate_interleaved(query_rope_TNR, positions.cos[:, None], positions.sin[:, None])
+        query_TNH = torch.cat([query_nope_TNP, query_rope_TNR], dim=-1)
+        if positions.growth is not None:
+            query_TNH = query_TNH * positions.growth
+
+        latent_TL, rope_key_TR = self.wkv_a_with_mqa(x_TD).tensor_split([config.kv_lora_rank], dim=-1)
+        latent_TL = self.kv_a_norm(latent_TL)
+        rope_key_TR = rotate_interleaved(rope_key_TR, positions.cos, positions.sin)
+        context_TNV = attention(self.layer, query_TNH, latent_TL, rope_key_TR, self.projection())
+        out_TD: Tensor = self.wo(context_TNV.reshape(num_tokens, -1))
+        return out_TD
+
+    def projection(self) -> LatentProjection:
+        config = self.config
+        return LatentProjection(
+            self.wkv_b.weight, config.n_heads, config.qk_nope_head_dim, config.v_head_dim, self.scale
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """Per-token tables that every layer shares."""
+
+    cos: Tensor  # [T, R/2]
+    sin: Tensor  # [T, R/2]
+    growth: Tensor | None  # [T, 1, 1]; None where it is 1 for all

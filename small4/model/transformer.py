@@ -1,0 +1,128 @@
+"""The network: token ids in, logits out. Start reading here.
+
+    x = tok_embeddings[tokens], image rows written over [IMG] tokens
+    per block: x += attention(attention_norm(x));  x += feed_forward(ffn_norm(x))
+    logits = output(norm(x))
+
+Tokens are packed: all sequences of a pass lie one after another in T, and the `Attention` argument alone knows where one
+ends. Parameters carry the names of the official checkpoint.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from small4.errors import ImageError
+from small4.model.attention import Attention, LatentAttention, Positions
+from small4.model.config import ModelConfig
+from small4.model.layers import RMSNorm, SwiGLU
+from small4.model.moe import Experts, RoutingObserver, choose_experts, is_moe_layer
+from small4.model.rope import query_growth, rope_frequencies, rope_tables
+from small4.model.vision import Adapter, PatchMerger, VisionEncoder, image_rows
+
+
+class Transformer(nn.Module):
+    """The text model, and the image path where the config has one."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        if config.vision is not None:
+            self.vision_encoder = VisionEncoder(config.vision)
+            self.pre_mm_projector_norm = RMSNorm(config.vision.hidden_size, config.norm_eps)
+            self.patch_merger = PatchMerger(config.vision)
+            self.vision_language_adapter = Adapter(config)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        if not config.tied_embeddings:
+            self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.frequencies_R = rope_frequencies(config)  # not a buffer: it must stay float32 in a bf16 model
+        self.routing_observer: RoutingObserver | None = None  # training listens here for balance and load
+
+    def forward(
+        self, tokens_T: Tensor, positions_T: Tensor, attention: Attention, images: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Logits [T, W] in the model's type. `images` are normalised pixels [C, height, width] in reading order."""
+        return self.logits(self.hidden(tokens_T, positions_T, attention, images))
+
+    def hidden(
+        self, tokens_T: Tensor, positions_T: Tensor, attention: Attention, images: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Last hidden states after the final norm, [T, D]."""
+        x_TD = self.embed(tokens_T, images)
+        positions = position_tables(self.config, self.frequencies_R, positions_T, x_TD.dtype)
+        for block in self.layers:
+            x_TD = block(x_TD, positions, attention, self.routing_observer)
+        normed_TD: Tensor = self.norm(x_TD)
+        return normed_TD
+
+    def embed(self, tokens_T: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
+        """Token rows [T, D], with the rows of image tokens taken from the image path."""
+        x_TD: Tensor = self.tok_embeddings(tokens_T)
+        if not images:
+            return x_TD
+        vision = self.config.vision
+        if vision is None:
+            raise ImageError("this model has no image encoder; send text only")
+        rows_ID = image_rows(
+            self.vision_encoder, self.patch_merger, self.pre_mm_projector_norm, self.vision_language_adapter, images
+        )
+        is_image_T = tokens_T == vision.image_token_id
+        num_places = int(is_image_T.sum())
+        if num_places != rows_ID.shape[0]:
+            raise ImageError(f"{len(images)} images make {rows_ID.shape[0]} rows, the prompt has room for {num_places}")
+        return x_TD.masked_scatter(is_image_T[:, None], rows_ID.to(x_TD.dtype))
+
+    def logits(self, hidden_TD: Tensor) -> Tensor:
+        """Vocabulary scores [T, W] of normed hidden states."""
+        weight = self.tok_embeddings.weight if self.config.tied_embeddings else self.output.weight
+        return F.linear(hidden_TD, weight)
+
+
+class Block(nn.Module):
+    """One layer: attention, then experts or a dense feed-forward, each around a residual."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.moe = config.moe if is_moe_layer(config, layer) else None
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = LatentAttention(config, layer)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        if self.moe is None:
+            self.feed_forward = SwiGLU(config.dim, config.hidden_dim)
+            return
+        self.gate = nn.Linear(config.dim, self.moe.num_experts, bias=False)
+        self.experts = Experts(config.dim, self.moe)
+        if self.moe.num_shared_experts:
+            self.shared_experts = SwiGLU(config.dim, self.moe.expert_hidden_dim * self.moe.num_shared_experts)
+
+    def forward(
+        self, x_TD: Tensor, positions: Positions, attention: Attention, observer: RoutingObserver | None = None
+    ) -> Tensor:
+        x_TD = x_TD + self.attention(self.attention_norm(x_TD), positions, attention)
+        return x_TD + self._feed_forward(self.ffn_norm(x_TD), observer)
+
+    def _feed_forward(self, h_TD: Tensor, observer: RoutingObserver | None) -> Tensor:
+        if self.moe is None:
+            dense_TD: Tensor = self.feed_forward(h_TD)
+            return dense_TD
+        weights_TK, expert_ids_TK = choose_experts(self.gate, self.moe, self.layer, h_TD, observer)
+        out_TD: Tensor = self.experts(h_TD, weights_TK, expert_ids_TK)
+        if self.moe.num_shared_experts:
+            out_TD = out_TD + self.shared_experts(h_TD)
+        return out_TD
+
+
+def position_tables(
+    config: ModelConfig, frequencies_R: Tensor, positions_T: Tensor, dtype: torch.dtype
+) -> Positions:
+    """Rotations and query growth of every token, once per pass."""
+    cos_TR, sin_TR = rope_tables(frequencies_R, positions_T, dtype)
+    growth = None
+    if config.llama_4_scaling is not None:
+        growth = query_growth(positions_T, config.llama_4_scaling, dtype)[:, None, None]
+    return Positions(cos_TR, sin_TR, growth)
