@@ -10,6 +10,7 @@ f_j = theta^(-2j / head_dim), the even ones turn with the patch's row and the od
 Local shape letters: I patches of all images, J merged rows, D encoder width, N heads, H head width, C colours.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from small4.errors import ImageError
+from small4.kernels.reference import rotate_interleaved
 from small4.model.config import ModelConfig, VisionConfig
 from small4.model.layers import RMSNorm, SwiGLU
 
@@ -117,19 +119,12 @@ class VisionAttention(nn.Module):
         self.wo = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, x_ID: Tensor, cos_IH: Tensor, sin_IH: Tensor, grids: Sequence[Grid]) -> Tensor:
-        query_NIH = rotate_pairs(self._heads(self.wq(x_ID)), cos_IH, sin_IH)
-        key_NIH = rotate_pairs(self._heads(self.wk(x_ID)), cos_IH, sin_IH)
+        query_NIH = rotate_interleaved(self._heads(self.wq(x_ID)), cos_IH, sin_IH)
+        key_NIH = rotate_interleaved(self._heads(self.wk(x_ID)), cos_IH, sin_IH)
         value_NIH = self._heads(self.wv(x_ID))
-        lengths = [rows * columns for rows, columns in grids]
-        out_NIH = torch.cat(
-            [
-                attend(query, key, value)
-                for query, key, value in zip(
-                    query_NIH.split(lengths, 1), key_NIH.split(lengths, 1), value_NIH.split(lengths, 1), strict=True
-                )
-            ],
-            dim=1,
-        )
+        ends = image_ends(grids)
+        images = zip(*(x_NIH.tensor_split(ends, dim=1) for x_NIH in (query_NIH, key_NIH, value_NIH)), strict=True)
+        out_NIH = torch.cat([attend(*image) for image in images], dim=1)
         out_ID: Tensor = self.wo(out_NIH.transpose(0, 1).reshape(x_ID.shape))
         return out_ID
 
@@ -147,8 +142,7 @@ class PatchMerger(nn.Module):
 
     def forward(self, patches_ID: Tensor, grids: Sequence[Grid]) -> Tensor:
         m, squares = self.merge, []
-        per_image = patches_ID.split([rows * columns for rows, columns in grids])
-        for image_ID, (rows, columns) in zip(per_image, grids, strict=True):
+        for image_ID, (rows, columns) in zip(patches_ID.tensor_split(image_ends(grids)), grids, strict=True):
             tiled = image_ID.view(rows // m, m, columns // m, m, -1)
             # A square's features are ordered width first: index = channel * m * m + y * m + x.
             squares.append(tiled.permute(0, 2, 4, 1, 3).reshape(rows * columns // m**2, -1))
@@ -172,6 +166,11 @@ class Adapter(nn.Module):
         return rows
 
 
+def image_ends(grids: Sequence[Grid]) -> list[int]:
+    """Where to cut the packed patches between images."""
+    return list(itertools.accumulate(rows * columns for rows, columns in grids[:-1]))
+
+
 def rope_2d(grids: Sequence[Grid], config: VisionConfig, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines [I, head_dim / 2] of every patch's angles, in the type and on the device of `like`."""
     lanes = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
@@ -185,21 +184,12 @@ def rope_2d(grids: Sequence[Grid], config: VisionConfig, like: Tensor) -> tuple[
     return angles_IH.cos().to(like.dtype), angles_IH.sin().to(like.dtype)
 
 
-def rotate_pairs(x_NIH: Tensor, cos_IH: Tensor, sin_IH: Tensor) -> Tensor:
-    """Turn each pair (2j, 2j+1) by its angle; the result holds all first members, then all second ones.
-
-    Queries and keys are ordered alike, so their products are those of the interleaved order.
-    """
-    even, odd = x_NIH[..., 0::2], x_NIH[..., 1::2]
-    return torch.cat([even * cos_IH - odd * sin_IH, odd * cos_IH + even * sin_IH], dim=-1)
-
-
 def attend(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(H)) v for one image, softmax in float32, a bounded number of queries at a time."""
     num_heads, num_patches, head_dim = query_NIH.shape
     chunk = max(1, MAX_SCORE_BYTES // (num_heads * num_patches * 4))
     out = []
-    for part_NIH in query_NIH.split(chunk, dim=1):
-        scores = part_NIH @ key_NIH.transpose(1, 2) * head_dim**-0.5
+    for start in range(0, num_patches, chunk):
+        scores = query_NIH[:, start : start + chunk] @ key_NIH.transpose(1, 2) * head_dim**-0.5
         out.append(scores.softmax(dim=-1, dtype=torch.float32).to(query_NIH.dtype) @ value_NIH)
     return torch.cat(out, dim=1)
