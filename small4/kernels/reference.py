@@ -33,7 +33,7 @@ def rotate_interleaved(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     `x` is [..., R]; `cos` and `sin` are [..., R/2] in x's type. The de-interleaved order is the reference's layout of
     cached rope keys; scores do not depend on it.
     """
-    first, second = x[..., 0::2], x[..., 1::2]
+    first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 

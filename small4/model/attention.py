@@ -123,13 +123,15 @@ class LatentAttention(nn.Module):
     def forward(self, x_TD: Tensor, positions: "Positions", attention: Attention) -> Tensor:
         config, num_tokens = self.config, x_TD.shape[0]
         query_TNH = self.wq_b(self.q_a_norm(self.wq_a(x_TD))).view(num_tokens, config.n_heads, config.head_dim)
-        query_nope_TNP, query_rope_TNR = query_TNH.tensor_split([config.qk_nope_head_dim], dim=-1)
+        query_nope_TNP, query_rope_TNR = query_TNH.split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
         query_rope_TNR = rotate_interleaved(query_rope_TNR, positions.cos[:, None], positions.sin[:, None])
         query_TNH = torch.cat([query_nope_TNP, query_rope_TNR], dim=-1)
         if positions.growth is not None:
             query_TNH = query_TNH * positions.growth
 
-        latent_TL, rope_key_TR = self.wkv_a_with_mqa(x_TD).tensor_split([config.kv_lora_rank], dim=-1)
+        latent_TL, rope_key_TR = self.wkv_a_with_mqa(x_TD).split(
+            [config.kv_lora_rank, config.qk_rope_head_dim], dim=-1
+        )
         latent_TL = self.kv_a_norm(latent_TL)
         rope_key_TR = rotate_interleaved(rope_key_TR, positions.cos, positions.sin)
         context_TNV = attention(self.layer, query_TNH, latent_TL, rope_key_TR, self.projection())
