@@ -1,7 +1,7 @@
 """Mixture of experts: a gate picks K of E experts per token; one shared expert runs for all.
 
-    p = softmax(gate h);  w, ids = top-K of p, renormalised to sum 1, times routed_scale
-    y = sum_k w_k expert_ids_k(h) + shared(h)                                (specification 1.3, step 4)
+p = softmax(gate h);  w, ids = top-K of p, renormalised to sum 1, times routed_scale
+y = sum_k w_k expert_ids_k(h) + shared(h)                                (specification 1.3, step 4)
 """
 
 from collections.abc import Callable

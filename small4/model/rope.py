@@ -56,7 +56,7 @@ def query_growth(positions_T: Tensor, scaling: QueryScalingConfig, dtype: torch.
 
 def softmax_scale(config: ModelConfig) -> float:
     """1 / sqrt(nope + rope); times (0.1 ln factor + 1)^2 where `yarn.apply_scale` asks for it."""
-    scale = config.head_dim**-0.5
+    scale: float = config.head_dim**-0.5
     if config.yarn is not None and config.yarn.apply_scale and config.yarn.factor > 1.0:
         scale *= (0.1 * math.log(config.yarn.factor) + 1.0) ** 2
     return scale

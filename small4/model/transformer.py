@@ -4,8 +4,8 @@
     per block: x += attention(attention_norm(x));  x += feed_forward(ffn_norm(x))
     logits = output(norm(x))
 
-Tokens are packed: all sequences of a pass lie one after another in T, and the `Attention` argument alone knows where one
-ends. Parameters carry the names of the official checkpoint.
+Tokens are packed: all sequences of a pass lie one after another in T, and the `Attention` argument alone knows where
+one ends. Parameters carry the names of the official checkpoint.
 """
 
 from collections.abc import Sequence
@@ -117,9 +117,7 @@ class Block(nn.Module):
         return out_TD
 
 
-def position_tables(
-    config: ModelConfig, frequencies_R: Tensor, positions_T: Tensor, dtype: torch.dtype
-) -> Positions:
+def position_tables(config: ModelConfig, frequencies_R: Tensor, positions_T: Tensor, dtype: torch.dtype) -> Positions:
     """Rotations and query growth of every token, once per pass."""
     cos_TR, sin_TR = rope_tables(frequencies_R, positions_T, dtype)
     growth = None

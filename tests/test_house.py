@@ -1,0 +1,142 @@
+"""The checks themselves: each passes on the tree as it is, and fails when its fault is planted in a copy."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the repository's files under git, with the type checker's cache so that it need not begin anew."""
+    target = tmp_path_factory.mktemp("copy") / "small4"
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    names = subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    if (ROOT / ".mypy_cache").exists():
+        shutil.copytree(ROOT / ".mypy_cache", target / ".mypy_cache")
+    subprocess.run(["git", "init", "--quiet", str(target)], check=True)
+    return target
+
+
+@pytest.fixture
+def plant(copy: Path):
+    """A function that appends text to a file of the copy; what it changed is put back after the test."""
+    before: dict[Path, str | None] = {}
+
+    def append(name: str, text: str) -> None:
+        path = copy / name
+        before[path] = path.read_text() if path.exists() else None
+        path.write_text((before[path] or "") + text)
+
+    yield append
+    for path, text in before.items():
+        if text is None:
+            path.unlink()
+        else:
+            path.write_text(text)
+
+
+def check(root: Path, name: str) -> subprocess.CompletedProcess[str]:
+    """`tools/check.py NAME` in `root`."""
+    return subprocess.run([sys.executable, "tools/check.py", name], cwd=root, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["format", "lint", "sizes", "banned", "imports", "types", "docs"])
+def test_tree_passes_the_check_and_says_what_was_done(copy: Path, name: str) -> None:
+    run = check(copy, name)
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.startswith(f"{name}: ok")
+
+
+# What is planted where, the check that must refuse it, and a word that its message must hold.
+FAULTS = {
+    "service half imports torch": ("imports", "small4/chat.py", "\nimport torch\n", "service half"),
+    "service half imports the model": ("imports", "small4/chat.py", "\nimport small4.model.config\n", "downwards"),
+    "tokenizer imports the model": ("imports", "small4/tokenizer/x.py", "import small4.model.config\n", "downwards"),
+    "model half imports HTTP": ("imports", "small4/model/config.py", "\nimport urllib.request\n", "HTTP"),
+    "import upwards": ("imports", "small4/kernels/reference.py", "\nimport small4.model.config\n", "downwards"),
+    "package without a place": ("imports", "small4/attic/__init__.py", "", "attic"),
+    "700-line file": ("sizes", "small4/long.py", '"""Long."""\n' + "X = 1\n" * 699, "700 lines"),
+    "function of 101 lines": ("sizes", "small4/long.py", "def f() -> None:\n" + "    f()\n" * 100, "101 lines"),
+    "code in an __init__": ("sizes", "small4/model/__init__.py", "X = 1\n", "not empty"),
+    "untyped function": ("types", "small4/chat.py", "\n\ndef untyped(x):\n    return x\n", "untyped"),
+    "untyped function, by lint": ("lint", "small4/chat.py", "\n\ndef untyped(x):\n    return x\n", "ANN"),
+    "wrong type": ("types", "small4/chat.py", '\n\nWRONG: int = "one"\n', "Incompatible types"),
+    "import inside a function": (
+        "lint",
+        "small4/chat.py",
+        "\n\ndef f() -> None:\n    import json\n\n    json\n",
+        "PLC0415",
+    ),
+    "unformatted": ("format", "small4/chat.py", "\nX  =  1\n", "small4/chat.py"),
+    "pickle": ("banned", "small4/chat.py", "\nimport pickle\n", "import of pickle"),
+    "torch.load": ("banned", "small4/chat.py", "\ntorch.load('x')\n", "use of torch.load"),
+    "torch.load by name": ("banned", "small4/chat.py", "\nfrom torch import load\n", "import of torch.load"),
+    "eval": ("banned", "small4/chat.py", "\neval('1')\n", "use of eval"),
+    "exec": ("banned", "small4/chat.py", "\nexec('1')\n", "use of exec"),
+    "__import__": ("banned", "small4/chat.py", "\n__import__('os')\n", "use of __import__"),
+    "yaml.load": ("banned", "small4/chat.py", "\nyaml.load('1')\n", "use of yaml.load"),
+    "remote code": ("banned", "small4/chat.py", "\nf(trust_remote_code=True)\n", "argument trust_remote_code"),
+    "registry host": ("banned", "README.md", "\nhttps://" + ".".join(("pypi", "org")) + "/simple\n", "registry host"),
+    "path of a machine": ("banned", "docs/index.md", "\n/" + "root/models\n", "path of a machine"),
+    "broken link": ("docs", "docs/index.md", "\n[nowhere](nowhere.md)\n", "nowhere.md"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_fault_is_refused(copy: Path, plant, fault: str) -> None:
+    name, path, text, message = FAULTS[fault]
+    (copy / path).parent.mkdir(exist_ok=True)
+    plant(path, text)
+    run = check(copy, name)
+    assert run.returncode == 1, run.stdout
+    assert message in run.stdout
+
+
+def test_no_module_of_the_service_half_loads_torch() -> None:
+    modules = [
+        path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        for part in ("errors.py", "chat.py", "tokenizer/*.py")
+        for path in (ROOT / "small4").glob(part)
+    ]
+    program = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
+
+
+def test_every_file_of_the_lock_is_pinned_by_hash_and_none_is_torch() -> None:
+    for lock in ("run.txt", "dev.txt"):
+        text = (ROOT / "requirements" / lock).read_text().replace("\\\n", " ")
+        lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
+        assert all("==" in line and "--hash=sha256:" in line for line in lines)
+        names = {line.split("==")[0] for line in lines}
+        assert not {name for name in names if name in ("torch", "triton", "accelerate") or name.startswith("nvidia")}
+
+
+def test_lock_for_development_holds_all_that_the_lock_for_running_holds() -> None:
+    run, dev = (
+        {line.rstrip(" \\") for line in (ROOT / "requirements" / name).read_text().splitlines() if "==" in line}
+        for name in ("run.txt", "dev.txt")
+    )
+    assert run <= dev
+
+
+@pytest.mark.slow
+def test_wheel_holds_the_package_the_nano_and_the_licences(copy: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
+    subprocess.run(build, cwd=copy, check=True, capture_output=True)
+    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    ours = {path.relative_to(copy).as_posix() for path in (copy / "small4").rglob("*") if path.is_file()}
+    assert {name for name in ours if "__pycache__" not in name} <= names
+    assert {name.rsplit("/", 1)[1] for name in names if "dist-info/licenses" in name} == {"LICENSE", "NOTICE"}
