@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from small4.kernels.reference import swiglu
+from small4.kernels.reference import routed_experts, swiglu
 
 
 def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
     """All experts in two grouped products -> [T, D]; shapes as in `reference.routed_experts`."""
+    if any(weight.stride(1) * weight.element_size() % 16 for weight in (w13, w2)):
+        return routed_experts(x_TD, weights_TK, expert_ids_TK, w13, w2)  # the grouped product wants aligned rows
     num_tokens, experts_per_token = expert_ids_TK.shape
     flat_ids = expert_ids_TK.reshape(-1)
     order = torch.argsort(flat_ids, stable=True)

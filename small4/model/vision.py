@@ -24,9 +24,9 @@ from small4.model.layers import RMSNorm, SwiGLU
 
 Grid = tuple[int, int]  # rows and columns of patches in one image
 
-# Scores of one image are held for this many bytes' worth of queries at a time: the largest image has 12,100 patches,
-# whose whole score matrix over 16 heads would take 9 GB.
-MAX_SCORE_BYTES = 256 * 1024 * 1024
+# Attention scores held at once. The largest image has 12,100 patches: over 16 heads its whole score matrix would take
+# 9 GB, so queries go in pieces; images small enough together are cheaper in one product than in many.
+MAX_SCORE_BYTES = 64 * 1024 * 1024
 
 
 def image_rows(
@@ -122,9 +122,7 @@ class VisionAttention(nn.Module):
         query_NIH = rotate_interleaved(self._heads(self.wq(x_ID)), cos_IH, sin_IH)
         key_NIH = rotate_interleaved(self._heads(self.wk(x_ID)), cos_IH, sin_IH)
         value_NIH = self._heads(self.wv(x_ID))
-        ends = image_ends(grids)
-        images = zip(*(x_NIH.tensor_split(ends, dim=1) for x_NIH in (query_NIH, key_NIH, value_NIH)), strict=True)
-        out_NIH = torch.cat([attend(*image) for image in images], dim=1)
+        out_NIH = attend_images(query_NIH, key_NIH, value_NIH, [rows * columns for rows, columns in grids])
         out_ID: Tensor = self.wo(out_NIH.transpose(0, 1).reshape(x_ID.shape))
         return out_ID
 
@@ -142,7 +140,8 @@ class PatchMerger(nn.Module):
 
     def forward(self, patches_ID: Tensor, grids: Sequence[Grid]) -> Tensor:
         m, squares = self.merge, []
-        for image_ID, (rows, columns) in zip(patches_ID.tensor_split(image_ends(grids)), grids, strict=True):
+        ends = list(itertools.accumulate(rows * columns for rows, columns in grids[:-1]))
+        for image_ID, (rows, columns) in zip(patches_ID.tensor_split(ends), grids, strict=True):
             tiled = image_ID.view(rows // m, m, columns // m, m, -1)
             # A square's features are ordered width first: index = channel * m * m + y * m + x.
             squares.append(tiled.permute(0, 2, 4, 1, 3).reshape(rows * columns // m**2, -1))
@@ -166,11 +165,6 @@ class Adapter(nn.Module):
         return rows
 
 
-def image_ends(grids: Sequence[Grid]) -> list[int]:
-    """Where to cut the packed patches between images."""
-    return list(itertools.accumulate(rows * columns for rows, columns in grids[:-1]))
-
-
 def rope_2d(grids: Sequence[Grid], config: VisionConfig, like: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines [I, head_dim / 2] of every patch's angles, in the type and on the device of `like`."""
     lanes = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device=like.device)
@@ -184,12 +178,27 @@ def rope_2d(grids: Sequence[Grid], config: VisionConfig, like: Tensor) -> tuple[
     return angles_IH.cos().to(like.dtype), angles_IH.sin().to(like.dtype)
 
 
-def attend(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor) -> Tensor:
-    """softmax(q k^T / sqrt(H)) v for one image, softmax in float32, a bounded number of queries at a time."""
+def attend_images(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Attention inside each image: all images in one masked product where that is small, else one after another."""
+    num_heads, num_patches, _ = query_NIH.shape
+    if len(lengths) == 1:
+        return attend(query_NIH, key_NIH, value_NIH)
+    if num_heads * num_patches**2 * 4 <= MAX_SCORE_BYTES:
+        image_I = torch.repeat_interleave(torch.tensor(lengths, device=query_NIH.device))
+        return attend(query_NIH, key_NIH, value_NIH, image_I[:, None] != image_I[None, :])
+    ends = list(itertools.accumulate(lengths[:-1]))
+    images = zip(*(x_NIH.tensor_split(ends, dim=1) for x_NIH in (query_NIH, key_NIH, value_NIH)), strict=True)
+    return torch.cat([attend(*image) for image in images], dim=1)
+
+
+def attend(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor, hidden_II: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(H)) v, the softmax in float32, for a bounded number of queries at a time."""
     num_heads, num_patches, head_dim = query_NIH.shape
     chunk = max(1, MAX_SCORE_BYTES // (num_heads * num_patches * 4))
     out = []
     for start in range(0, num_patches, chunk):
-        scores = query_NIH[:, start : start + chunk] @ key_NIH.transpose(1, 2) * head_dim**-0.5
-        out.append(scores.softmax(dim=-1, dtype=torch.float32).to(query_NIH.dtype) @ value_NIH)
+        scores_NII = query_NIH[:, start : start + chunk] @ key_NIH.transpose(1, 2) * head_dim**-0.5
+        if hidden_II is not None:
+            scores_NII = scores_NII.masked_fill(hidden_II[start : start + chunk], torch.finfo(scores_NII.dtype).min)
+        out.append(scores_NII.softmax(dim=-1, dtype=torch.float32).to(query_NIH.dtype) @ value_NIH)
     return torch.cat(out, dim=1)
