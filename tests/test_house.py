@@ -103,6 +103,27 @@ def test_planted_fault_is_refused(copy: Path, plant, fault: str) -> None:
     assert message in run.stdout
 
 
+BROKEN_BLOCKS = {
+    "unknown verb": "```console\n$ small4 chatt\n```\n",
+    "unknown option": "<!-- test: parse -->\n```console\n$ small4 train nano --stepps 3\n```\n",
+    "unknown target": "```console\n$ make runn\n```\n",
+    "unknown program": "```sh\nsmal4 chat\n```\n",
+    "other output": "<!-- test: output -->\n```console\n$ small4 --version\nsmall5\n```\n",
+    "failing code": "```python\nimport small4.nothing\n```\n",
+    "dead link": "[nowhere](nowhere.md)\n",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", BROKEN_BLOCKS)
+def test_broken_readme_fails_the_tests(copy: Path, plant, fault: str) -> None:
+    plant("README.md", "\n" + BROKEN_BLOCKS[fault])
+    command = [sys.executable, "-m", "pytest", "tests/test_docs.py", "-k", "README", "-p", "no:cacheprovider"]
+    run = subprocess.run(command, cwd=copy, capture_output=True, text=True)
+    assert run.returncode == 1, run.stdout
+    assert run.stdout.count("FAILED tests/test_docs.py") == 1, run.stdout
+
+
 def test_no_module_of_the_service_half_loads_torch() -> None:
     modules = [
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
