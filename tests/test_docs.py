@@ -135,10 +135,9 @@ def assert_parses(arguments: list[str]) -> None:
         assert re.search(rf"{re.escape(option)}\b", help_text), f"small4 {' '.join(verbs)} has no option {option}"
 
 
-@pytest.mark.parametrize(
-    "page", [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]
-)
-def test_links_of_a_page_outside_the_site_lead_to_files(page: Path) -> None:
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
+def test_links_of_a_page_outside_the_site_lead_to_files(name: str) -> None:
+    page = ROOT / name
     targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#]+)", page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
