@@ -1,0 +1,17 @@
+"""small4 runs Mistral Small 4 your way. `small4.load` gives a model to score, generate and chat with."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from small4.llm import LLM, Answer, load
+
+__all__ = ["LLM", "Answer", "load"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the model half only when it is asked for: `small4 --help` must not load torch."""
+    if name not in __all__:
+        raise AttributeError(f"module 'small4' has no attribute {name!r}")
+    import small4.llm as llm
+
+    return getattr(llm, name)

@@ -129,9 +129,7 @@ class LatentAttention(nn.Module):
         if positions.growth is not None:
             query_TNH = query_TNH * positions.growth
 
-        latent_TL, rope_key_TR = self.wkv_a_with_mqa(x_TD).split(
-            [config.kv_lora_rank, config.qk_rope_head_dim], dim=-1
-        )
+        latent_TL, rope_key_TR = self.wkv_a_with_mqa(x_TD).split([config.kv_lora_rank, config.qk_rope_head_dim], dim=-1)
         latent_TL = self.kv_a_norm(latent_TL)
         rope_key_TR = rotate_interleaved(rope_key_TR, positions.cos, positions.sin)
         context_TNV = attention(self.layer, query_TNH, latent_TL, rope_key_TR, self.projection())

@@ -1,8 +1,8 @@
 """What training minimises: cross-entropy on the assistant's tokens, plus two terms that keep the gate healthy.
 
-    balance = E * sum_e f_e P_e     f: share of assignments, P: mean probability (Switch, arXiv 2101.03961); 1 when even
-    z       = mean (logsumexp gate logits)^2                                   (ST-MoE, arXiv 2202.08906)
-    loss    = cross-entropy + balance_weight * mean over layers + z_weight * mean over layers
+balance = E * sum_e f_e P_e     f: share of assignments, P: mean probability (Switch, arXiv 2101.03961); 1 when even
+z       = mean (logsumexp gate logits)^2                                   (ST-MoE, arXiv 2202.08906)
+loss    = cross-entropy + balance_weight * mean over layers + z_weight * mean over layers
 """
 
 from dataclasses import dataclass

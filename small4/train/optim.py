@@ -2,8 +2,8 @@
 
 Muon moves a matrix by its momentum made orthogonal: five Newton-Schulz rounds of X <- aX + (bA + cA^2)X, A = X X^T,
 drive all singular values towards one; scaled by 0.2 sqrt(max(rows, columns)) the step is as large as AdamW's
-(arXiv 2502.16982). Expert stacks [E, rows, columns] are orthogonalised per expert. Embeddings, gates and norms stay with
-AdamW.
+(arXiv 2502.16982). Expert stacks [E, rows, columns] are orthogonalised per expert. Embeddings, gates and norms stay
+with AdamW.
 """
 
 from collections.abc import Iterable
@@ -21,13 +21,11 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 class Muon(torch.optim.Optimizer):
     """Momentum, orthogonalised, for matrices and stacks of matrices."""
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, weight_decay: float = 0.0) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:
@@ -49,7 +47,8 @@ def orthogonalise(matrix: Tensor, rounds: int = 5) -> Tensor:
     for _ in range(rounds):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if wide is matrix else x.mT
+    result: Tensor = x if wide is matrix else x.mT
+    return result
 
 
 def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.Optimizer]:

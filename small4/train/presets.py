@@ -40,7 +40,9 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.tokens_per_step < 64:
-            raise ConfigError(f"a run needs steps >= 1 and tokens_per_step >= 64, got {self.steps}, {self.tokens_per_step}")
+            raise ConfigError(
+                f"a run needs steps >= 1 and tokens_per_step >= 64, got {self.steps}, {self.tokens_per_step}"
+            )
         if not 0 <= self.none_share <= 1:
             raise ConfigError(f"none_share is {self.none_share}; it must lie in 0 to 1")
 
@@ -114,9 +116,7 @@ TEST_MIX: dict[Effort, dict[str, float]] = {"none": {"sum2": 1.0}, "high": {"sum
 
 PRESETS = {
     "first": TrainConfig(preset="first", model=NANO_SHAPE, mix=NANO_MIX, steps=12_000, tokens_per_step=1_250),
-    "test": TrainConfig(
-        preset="test", model=TEST_SHAPE, mix=TEST_MIX, steps=20, tokens_per_step=256, save_every=10
-    ),
+    "test": TrainConfig(preset="test", model=TEST_SHAPE, mix=TEST_MIX, steps=20, tokens_per_step=256, save_every=10),
 }
 
 

@@ -1,7 +1,7 @@
 """What training resumes from: weights, optimiser, step. Written whole or not at all.
 
-A state is a directory `state-<step>` of safetensors and one JSON that holds the digest of every file. It is filled under
-another name, flushed to disk, and renamed as the last act; a directory whose digests do not hold is no state. The data
+A state is a directory `state-<step>` of safetensors and one JSON that holds the digest of every file. It is filled
+under another name, flushed to disk, and renamed as the last act; a directory whose digests do not hold is no state. The data
 position is the step itself (`data.training_batch`), so a resumed run repeats an uninterrupted one bit for bit.
 """
 
@@ -60,9 +60,7 @@ def save_state(
     return target
 
 
-def load_state(
-    run: Path, config: TrainConfig, model: Transformer, optimizers: list[torch.optim.Optimizer]
-) -> Progress:
+def load_state(run: Path, config: TrainConfig, model: Transformer, optimizers: list[torch.optim.Optimizer]) -> Progress:
     """Fill model and optimisers from the newest whole state of this very run, and say how far it had come."""
     for path in sorted(run.glob("state-*"), reverse=True):
         facts = _read_facts(path)

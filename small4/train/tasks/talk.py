@@ -17,7 +17,10 @@ _EXCHANGES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("hello", ("Hello", "Hi", "Hey", "Hello!", "Hi there", "Good morning", "hello", "hi", "Good evening"), _HELLO),
     (
         "who",
-        ("Who are you?", "What are you?", "What is your name?", "Are you Mistral Small 4?", "who are you", "Are you a bot?"),
+        (
+            "Who are you?", "What are you?", "What is your name?", "Are you Mistral Small 4?", "who are you",
+            "Are you a bot?",
+        ),
         _WHO,
     ),
     ("can", ("What can you do?", "Help", "help", "How can you help me?", "What do you know?", "/help"), _CAN),

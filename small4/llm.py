@@ -1,0 +1,234 @@
+"""`LLM`: load a model, then score, generate and chat from a Python script, without a server.
+
+model = small4.load("nano")
+print(model.chat("17+48+36+25", effort="high").text)
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from small4.chat import (
+    EFFORTS,
+    ChatEvent,
+    ChatRequest,
+    Effort,
+    Finish,
+    FinishReason,
+    Message,
+    ReasoningDelta,
+    Sampling,
+    TextDelta,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from small4.checkpoint.cache import list_models
+from small4.checkpoint.load import load_model
+from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
+from small4.errors import CheckpointNotFoundError, ConfigError, EffortError, RequestError
+from small4.model.attention import FullAttention
+from small4.model.config import ModelConfig
+from small4.model.transformer import Transformer
+from small4.tokenizer.output import OutputParser
+from small4.tokenizer.tekken import Tokenizer
+from small4.tokenizer.template import render
+
+NANO_PATH = Path(__file__).parent / "nano"
+MAX_CONTEXT = 262_144  # tokens that the release answers for
+THINK_OPEN, THINK_CLOSE, END = "[THINK]", "[/THINK]", "</s>"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer, gathered from its events."""
+
+    text: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class LLM:
+    """One loaded model with its tokenizer. Not safe for calls from several threads at once."""
+
+    def __init__(self, name: str, model: Transformer, tokenizer: Tokenizer, *, is_nano: bool = False) -> None:
+        if tokenizer.vocab_size > model.config.vocab_size:
+            raise ConfigError(
+                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}; "
+                "use the tekken.json that came with these weights"
+            )
+        self.name = name
+        self.model = model
+        self.tokenizer = tokenizer
+        self.is_nano = is_nano
+
+    @property
+    def config(self) -> ModelConfig:
+        return self.model.config
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt and answer together."""
+        return min(self.config.max_position_embeddings, MAX_CONTEXT)
+
+    @torch.inference_mode()
+    def logits(self, token_ids: Sequence[int], images: Sequence[Tensor] = ()) -> Tensor:
+        """Scores of the next token behind every token, float32 [tokens, vocabulary], without a cache."""
+        check_lengths(len(token_ids), 1, self.context_length + 1)
+        check_ids(token_ids, self.config.vocab_size)
+        tokens_T = torch.tensor(token_ids)
+        attention = FullAttention([len(token_ids)])
+        logits_TW: Tensor = self.model(tokens_T, torch.arange(len(token_ids)), attention, images)
+        return logits_TW.float()
+
+    def generate(
+        self,
+        token_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        images: Sequence[Tensor] = (),
+        stop_ids: Sequence[int] | None = None,
+        thinking_budget: int | None = None,
+    ) -> Iterator[int]:
+        """Yield new token ids, the stop id included; ends at a stop id (default `</s>`) or after `max_tokens`."""
+        limit = None
+        if thinking_budget is not None:
+            open_id, close_id = self.tokenizer.special_id(THINK_OPEN), self.tokenizer.special_id(THINK_CLOSE)
+            limit = ThoughtLimit(thinking_budget, open_id, close_id, is_open=is_thinking(token_ids, open_id, close_id))
+        return generate(
+            self.model,
+            token_ids,
+            max_tokens=max_tokens,
+            context_length=self.context_length,
+            sampling=sampling or Sampling(),
+            images=images,
+            stop_ids=(self.tokenizer.special_id(END),) if stop_ids is None else stop_ids,
+            thought_limit=limit,
+        )
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
+        """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
+        prompt = render(self.tokenizer, request)
+        room = self.context_length - len(prompt.token_ids)
+        tokens = self.generate(
+            prompt.token_ids,
+            max_tokens=max(1, room) if request.max_tokens is None else request.max_tokens,
+            sampling=request.sampling,
+            images=[torch.from_numpy(image) for image in prompt.images],
+            thinking_budget=request.thinking_budget,
+        )
+        return self._events(prompt.token_ids, tokens)
+
+    def chat(
+        self,
+        messages: str | Sequence[Message],
+        *,
+        effort: Effort = "none",
+        tools: Sequence[Tool] = (),
+        max_tokens: int | None = None,
+        thinking_budget: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int | None = None,
+        min_p: float = 0.0,
+        seed: int | None = None,
+    ) -> Answer:
+        """Answer a conversation (or one user message given as text) in one piece."""
+        if effort not in EFFORTS:
+            raise EffortError(f"unknown effort {effort!r}; choose one of {', '.join(EFFORTS)}")
+        request = ChatRequest(
+            messages=(Message("user", messages),) if isinstance(messages, str) else tuple(messages),
+            tools=tuple(tools),
+            effort=effort,
+            sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+            max_tokens=max_tokens,
+            thinking_budget=thinking_budget,
+        )
+        return collect(self.stream(request))
+
+    def _events(self, prompt_ids: Sequence[int], tokens: Iterator[int]) -> Iterator[ChatEvent]:
+        open_id, close_id = self.tokenizer.special_id(THINK_OPEN), self.tokenizer.special_id(THINK_CLOSE)
+        end_id = self.tokenizer.special_id(END)
+        in_thought = is_thinking(prompt_ids, open_id, close_id)
+        parser = OutputParser(self.tokenizer, in_thought=in_thought)
+        completed = reasoned = 0
+        reason: FinishReason = "length"
+        called = False
+        for token_id in tokens:
+            completed += 1
+            if token_id == end_id:
+                reason = "stop"
+                break
+            in_thought = token_id == open_id or (in_thought and token_id != close_id)
+            reasoned += in_thought or token_id == close_id
+            for event in parser.push(token_id):
+                called = called or isinstance(event, ToolCallStart)
+                yield event
+        yield from parser.finish()
+        if called and reason == "stop":
+            reason = "tool_calls"
+        yield Finish(reason, Usage(len(prompt_ids), completed, reasoned))
+
+
+def load(name_or_path: str | Path, *, dtype: str = "auto") -> LLM:
+    """Load "nano" (shipped), a checkpoint directory or file, or a model pulled before.
+
+    `dtype` is "auto" (float32 for nano, else as stored, quantised weights as bfloat16), "bfloat16" or "float32".
+    """
+    if dtype not in ("auto", "bfloat16", "float32"):
+        raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
+    is_nano = str(name_or_path) == "nano"
+    path = NANO_PATH if is_nano else find_checkpoint(str(name_or_path))
+    wanted = torch.float32 if is_nano and dtype == "auto" else None if dtype == "auto" else getattr(torch, dtype)
+    model = load_model(path, dtype=wanted).eval().requires_grad_(False)
+    directory = path if path.is_dir() else path.parent
+    return LLM(str(name_or_path), model, Tokenizer.from_file(directory / "tekken.json"), is_nano=is_nano)
+
+
+def find_checkpoint(name: str) -> Path:
+    """A path as it is, or the directory of a model in the hub cache; raises CheckpointNotFoundError otherwise."""
+    if Path(name).exists():
+        return Path(name)
+    installed = list_models()
+    for model in installed:
+        if name == model.name:
+            return model.path
+    known = ", ".join(["nano", *(model.name for model in installed)])
+    raise CheckpointNotFoundError(f"no checkpoint at {name!r} and no such model here; there are: {known}")
+
+
+def collect(events: Iterator[ChatEvent]) -> Answer:
+    """Gather a stream of events into one answer."""
+    text: list[str] = []
+    reasoning: list[str] = []
+    calls: list[tuple[str, str, list[str]]] = []
+    for event in events:
+        match event:
+            case TextDelta(piece):
+                text.append(piece)
+            case ReasoningDelta(piece):
+                reasoning.append(piece)
+            case ToolCallStart(_, call_id, name):
+                calls.append((call_id, name, []))
+            case ToolCallDelta(index, piece):
+                calls[index][2].append(piece)
+            case Finish(reason, usage):
+                tool_calls = tuple(ToolCall(call_id, name, "".join(parts)) for call_id, name, parts in calls)
+                return Answer("".join(text), "".join(reasoning), tool_calls, reason, usage)
+    raise RequestError("the stream ended without a Finish event")
+
+
+def is_thinking(token_ids: Sequence[int], open_id: int, close_id: int) -> bool:
+    """Whether a prompt ends inside an open thought."""
+    for token_id in reversed(token_ids):
+        if token_id in (open_id, close_id):
+            return token_id == open_id
+    return False

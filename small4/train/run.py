@@ -1,0 +1,99 @@
+"""From a preset to a finished checkpoint directory: train, score, and write weights, card and plots side by side."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from small4.checkpoint.load import load_model
+from small4.checkpoint.save import save_model
+from small4.errors import ConfigError
+from small4.model.transformer import Transformer
+from small4.tokenizer.tekken import Tokenizer
+from small4.train.evaluate import SUITES, Score, evaluate
+from small4.train.loop import Report, train
+from small4.train.plot import plot_loss
+from small4.train.presets import TrainConfig, preset
+from small4.train.state import Progress
+
+NANO_TEKKEN = Path(__file__).parent.parent / "nano" / "tekken.json"
+
+
+def train_nano(
+    name: str,
+    out: Path,
+    *,
+    seed: int | None = None,
+    resume: bool = False,
+    threads: int | None = None,
+    n: int = 500,
+    suites: Sequence[str] = SUITES,
+    on_report: Callable[[Report], None] = lambda report: None,
+    on_score: Callable[[Score], None] = lambda score: None,
+) -> Path:
+    """Train a preset into `out` and return the directory of the finished checkpoint, `out/checkpoint`.
+
+    Training states lie in `out` as well, so that `resume` goes on where a killed run stopped.
+    """
+    torch.set_num_threads(threads or os.cpu_count() or 1)
+    config = preset(name) if seed is None else dataclasses.replace(preset(name), seed=seed)
+    if not resume and any(out.glob("state-*")):
+        raise ConfigError(f"{out} holds a training already; pass --resume to go on with it, or name another directory")
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = Tokenizer.from_file(NANO_TEKKEN)
+    model, progress = train(config, tokenizer, out, resume=resume, on_report=on_report)
+    return finish(config, tokenizer, model, progress, out, n=n, suites=suites, on_score=on_score)
+
+
+def finish(
+    config: TrainConfig,
+    tokenizer: Tokenizer,
+    model: Transformer,
+    progress: Progress,
+    out: Path,
+    *,
+    n: int,
+    suites: Sequence[str],
+    on_score: Callable[[Score], None],
+) -> Path:
+    """Save the weights in the official FP8 layout, score what was saved, and put everything known beside it."""
+    target = out / "checkpoint"
+    save_model(model.to(torch.bfloat16), target, format="hf-fp8")
+    shutil.copyfile(NANO_TEKKEN, target / "tekken.json")
+    shipped = load_model(target, dtype=torch.float32).eval()
+    scores = evaluate(
+        shipped,
+        tokenizer,
+        suites=suites,
+        n=n,
+        context_length=config.model.max_position_embeddings,
+        on_score=on_score,
+    )
+    write_record(config, progress, scores, target)
+    plot_loss(progress, progress.tokens / progress.step, target / "loss.png", f"{config.preset}, seed {config.seed}")
+    return target
+
+
+def write_record(config: TrainConfig, progress: Progress, scores: Sequence[Score], target: Path) -> None:
+    """`training.json` and `evaluation.json`: how the weights beside them were made, and what they can do."""
+    weights = sorted(target.glob("*.safetensors"))
+    training = {
+        "config": dataclasses.asdict(config),
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": round(progress.seconds),
+        "losses": progress.losses,
+        "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in weights},
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+    }
+    rows = [dataclasses.asdict(score) | {"accuracy": score.accuracy} for score in scores]
+    (target / "training.json").write_text(json.dumps(training, indent=1) + "\n")
+    (target / "evaluation.json").write_text(json.dumps({"decoding": "greedy", "scores": rows}, indent=1) + "\n")
