@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import environment
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -149,6 +150,26 @@ def test_lock_for_development_holds_all_that_the_lock_for_running_holds() -> Non
         for name in ("run.txt", "dev.txt")
     )
     assert run <= dev
+
+
+def test_environment_is_stale_once_its_lock_or_torch_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / ".venv").mkdir()
+    files = [tmp_path / "requirements" / name for name in ("run.txt", "dev.txt", "torch.txt")]
+    for file in files:
+        file.write_text("as it was")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "TORCH", files[2])
+    assert not environment.is_fresh("run")
+    environment.stamp("run")
+    environment.stamp("dev")
+    assert environment.is_fresh("run")
+    files[0].write_text("changed")
+    assert not environment.is_fresh("run")
+    assert environment.is_fresh("dev")
+    files[2].write_text("changed")
+    assert not environment.is_fresh("dev")
 
 
 @pytest.mark.slow

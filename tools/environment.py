@@ -36,7 +36,10 @@ def install_lock(kind: str) -> None:
     """Install the lock `kind` and torch, over a fresh "run" environment or into an empty one."""
     if not is_fresh("run"):
         say(f"new environment in {VENV.relative_to(ROOT)} (Python {sys.version.split()[0]})")
-        venv.create(VENV, clear=True, with_pip=True)
+        try:
+            venv.create(VENV, clear=True, with_pip=True)
+        except subprocess.CalledProcessError:
+            sys.exit("environment: this Python cannot make an environment with pip; install its venv package")
     lock = lock_file(kind)
     packages = sum("==" in line for line in lock.read_text().splitlines())
     pip(
