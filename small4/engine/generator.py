@@ -92,8 +92,8 @@ def prefill(model: Transformer, cache: LatentCache, tokens_T: Tensor, images: Se
     """Run the prompt chunk by chunk and return the logits [W] behind its last token."""
     if images:  # their rows are placed over one pass
         return step(model, cache, tokens_T, images)
-    for chunk_T in tokens_T[:-1].split(PREFILL_CHUNK):
-        _run(model, cache, chunk_T, ())
+    for start in range(0, len(tokens_T) - 1, PREFILL_CHUNK):
+        _run(model, cache, tokens_T[start : min(start + PREFILL_CHUNK, len(tokens_T) - 1)], ())
     return step(model, cache, tokens_T[-1:])
 
 

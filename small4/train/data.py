@@ -7,6 +7,7 @@ carry loss.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 import torch
@@ -20,6 +21,7 @@ from small4.train.tasks.arithmetic import sample_chain, sample_product, sample_s
 from small4.train.tasks.problem import Problem
 from small4.train.tasks.talk import sample_talk
 
+NANO_TEKKEN = Path(__file__).parent.parent / "nano" / "tekken.json"
 MAX_NONE_TURNS = 6
 
 _SYSTEMS = ("You are a helpful assistant.", "You are nano.", "Answer with a number.", "Be brief.", "You do sums.")

@@ -48,25 +48,26 @@ def train(
     optimizers = make_optimizers(model, config.optim)
     progress = load_state(run, config, model, optimizers) if resume else Progress()
     started = time.monotonic() - progress.seconds
-    smoothed = progress.losses[-1][1] if progress.losses else None
     last = min(config.steps, stop_at or config.steps)
     for step in range(progress.step, last):
         set_rate(optimizers, rate_share(config.optim, step, config.steps))
         batch = training_batch(config, tokenizer, step)
         loss = compute_loss(model, batch, config.balance_weight, config.z_weight)
-        loss.total.backward()  # type: ignore[no-untyped-call]
+        loss.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
         now, value = time.monotonic() - started, float(loss.cross_entropy)
-        smoothed = value if smoothed is None else SMOOTHING * smoothed + (1 - SMOOTHING) * value
-        progress = replace(progress, step=step + 1, tokens=progress.tokens + len(batch.tokens_T), seconds=now)
-        if progress.step % REPORT_EVERY == 0 or progress.step == last:
+        smoothed = value if progress.loss is None else SMOOTHING * progress.loss + (1 - SMOOTHING) * value
+        tokens = progress.tokens + len(batch.tokens_T)
+        progress = replace(progress, step=step + 1, tokens=tokens, seconds=now, loss=smoothed)
+        if progress.step % REPORT_EVERY == 0:
             progress = replace(progress, losses=(*progress.losses, (progress.step, smoothed)))
+        if progress.step % REPORT_EVERY == 0 or progress.step == last:
             left = now / progress.step * (config.steps - progress.step)
-            on_report(Report(progress.step, config.steps, smoothed, progress.tokens / now, loss.max_load, left))
+            on_report(Report(progress.step, config.steps, smoothed, tokens / now, loss.max_load, left))
         if progress.step % config.save_every == 0 or progress.step == last:
             save_state(run, config, model, optimizers, progress)
     return model, progress

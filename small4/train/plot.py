@@ -5,9 +5,9 @@ from pathlib import Path
 import matplotlib
 
 matplotlib.use("Agg")
-from matplotlib import pyplot  # noqa: E402  (the backend must be chosen first)
+from matplotlib import pyplot
 
-from small4.train.state import Progress  # noqa: E402
+from small4.train.state import Progress
 
 
 def plot_loss(progress: Progress, tokens_per_step: float, path: Path, title: str) -> None:

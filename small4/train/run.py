@@ -16,13 +16,12 @@ from small4.checkpoint.save import save_model
 from small4.errors import ConfigError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
+from small4.train.data import NANO_TEKKEN
 from small4.train.evaluate import SUITES, Score, evaluate
 from small4.train.loop import Report, train
 from small4.train.plot import plot_loss
 from small4.train.presets import TrainConfig, preset
 from small4.train.state import Progress
-
-NANO_TEKKEN = Path(__file__).parent.parent / "nano" / "tekken.json"
 
 
 def train_nano(

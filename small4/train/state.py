@@ -1,8 +1,8 @@
 """What training resumes from: weights, optimiser, step. Written whole or not at all.
 
 A state is a directory `state-<step>` of safetensors and one JSON that holds the digest of every file. It is filled
-under another name, flushed to disk, and renamed as the last act; a directory whose digests do not hold is no state. The data
-position is the step itself (`data.training_batch`), so a resumed run repeats an uninterrupted one bit for bit.
+under another name, flushed to disk, and renamed as the last act; a directory whose digests do not hold is no state. The
+data position is the step itself (`data.training_batch`), so a resumed run repeats an uninterrupted one bit for bit.
 """
 
 import dataclasses
@@ -32,6 +32,7 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    loss: float | None = None  # cross-entropy, smoothed over steps
     losses: tuple[tuple[int, float], ...] = ()  # (step, smoothed cross-entropy), for the plot
 
 
@@ -74,7 +75,7 @@ def load_state(run: Path, config: TrainConfig, model: Transformer, optimizers: l
         _restore_optimizers(optimizers, load_file(path / "optimizer.safetensors"))
         progress = facts["progress"]
         losses = tuple((int(step), float(loss)) for step, loss in progress["losses"])
-        return Progress(progress["step"], progress["tokens"], progress["seconds"], losses)
+        return Progress(**(progress | {"losses": losses}))
     raise TrainingStateError(f"no whole training state in {run}; start without --resume")
 
 
