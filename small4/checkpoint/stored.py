@@ -9,9 +9,17 @@ then has as many dimensions as the codes, and each entry covers an equal share o
 """
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
+
+from small4.model.config import DraftConfig, ModelConfig
+
+Format = Literal[
+    "hf-bf16", "hf-f32", "hf-fp8", "native-bf16", "native-f32", "native-fp8", "nvfp4", "gguf-bf16", "gguf-q8_0",
+]  # fmt: skip
+Config = ModelConfig | DraftConfig
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
@@ -78,6 +86,28 @@ class Nvfp4:
 
 
 Stored = Dense | Fp8 | Nvfp4
+
+
+class Checkpoint(Protocol):
+    """Weights on disk, each read when asked for. Names are the model's own (`names.py`)."""
+
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def format(self) -> Format: ...
+
+    def names(self) -> list[str]:
+        """Every parameter of the model that the config describes; all of them are there, in the right shape."""
+        ...
+
+    def read(self, name: str) -> Stored:
+        """One parameter as stored. Its tensors may share memory with the file: reading costs nothing until used."""
+        ...
+
+    def release(self, name: str) -> None:
+        """Give back the memory behind what `read` returned; a caller that keeps a copy need not keep the file's."""
+        ...
 
 
 def blocks(values: Tensor, scale: Tensor) -> Tensor:

@@ -1,0 +1,181 @@
+"""Writes a model, a draft head or another checkpoint to a directory, in the format asked for, all or nothing.
+
+Parameters are converted and written one at a time. A manifest with the digest of every file and tensor is written last;
+then the directory takes the place of what stood there (`atomic.py`).
+"""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from small4.checkpoint.atomic import replaced_directory
+from small4.checkpoint.configs import to_params
+from small4.checkpoint.encode import FILE_FORMATS, ActivationScales, encode, file_layout
+from small4.checkpoint.fields import read_json
+from small4.checkpoint.hf_config import to_hf
+from small4.checkpoint.load import FileCheckpoint
+from small4.checkpoint.locate import CONFIG_FILES, STEMS, Family
+from small4.checkpoint.stored import Checkpoint, Config, Dense, Format, Stored
+from small4.checkpoint.write import MANIFEST, TensorFile, write_json, write_manifest
+from small4.errors import SaveError, UnsupportedModelError
+from small4.model.config import DraftConfig
+from small4.model.draft_head import DraftHead
+from small4.model.transformer import Transformer
+
+MAX_SHARD_BYTES = 5 * 10**9
+MAX_MANIFEST_BYTES = 64 * 1024 * 1024
+COMPANIONS = (
+    "tekken.json", "generation_config.json", "chat_template.jinja", "SYSTEM_PROMPT.txt", "processor_config.json",
+    "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+
+Layout = dict[str, list[tuple[str, Tensor]]]
+
+
+def save_model(
+    source: Transformer | DraftHead | Checkpoint,
+    path: Path | str,
+    *,
+    format: Format,
+    activation_scales: ActivationScales | None = None,
+    extra_files: Mapping[str, Path] | None = None,
+    max_shard_bytes: int = MAX_SHARD_BYTES,
+) -> None:
+    """Write `source` to the directory `path`; what was saved there before stays whole until the new one is complete.
+
+    `activation_scales` maps parameters to the input scales that FP8 and NVFP4 files carry for engines that quantise
+    activations too; without them, and without any in `source`, they are 1. `extra_files` are copied in under their
+    names; a tokenizer beside a checkpoint that is converted comes along by itself. Saving over a directory is refused
+    unless small4 wrote it; files of others in it are kept.
+    """
+    if format not in FILE_FORMATS:
+        raise UnsupportedModelError(f"{format!r} is no format that save_model writes; known: {', '.join(FILE_FORMATS)}")
+    checkpoint = LiveModel(source) if isinstance(source, Transformer | DraftHead) else source
+    path = Path(path)
+    config = checkpoint.config
+    raw = _config_file(config, format)
+    copied = {**_companions(checkpoint), **(extra_files or {})}
+    with replaced_directory(path, _check_replaceable) as directory:
+        tensors = _write_tensors(checkpoint, directory, format, activation_scales, max_shard_bytes)
+        write_json(directory / CONFIG_FILES[_family(format)], raw)
+        for name, file in copied.items():
+            _copy(file, directory / name)
+        write_manifest(directory, format, tensors)
+        _keep_foreign_files(path, directory)
+
+
+class LiveModel:
+    """A model in memory, seen as a checkpoint."""
+
+    def __init__(self, model: Transformer | DraftHead) -> None:
+        self.config: Config = model.config
+        self.format: Format = "native-bf16"
+        self._parameters = dict(model.named_parameters())
+
+    def names(self) -> list[str]:
+        return list(self._parameters)
+
+    def read(self, name: str) -> Stored:
+        return Dense(self._parameters[name].detach())
+
+    def release(self, name: str) -> None:
+        """Nothing to give back: the model keeps its memory."""
+
+
+def _write_tensors(
+    checkpoint: Checkpoint,
+    directory: Path,
+    format: Format,
+    activation_scales: ActivationScales | None,
+    max_shard_bytes: int,
+) -> dict[str, tuple[str, str]]:
+    """All weight files and, with several, their index. Each tensor's file and digest."""
+    config, stem = checkpoint.config, STEMS[_family(format)]
+    shards = _shards(file_layout(config, format), max_shard_bytes)
+    written: dict[str, tuple[str, str]] = {}
+    for number, layout in enumerate(shards, start=1):
+        part = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
+        name = f"{stem}{part}.safetensors"
+        with TensorFile(directory / name, [item for tensors in layout.values() for item in tensors]) as file:
+            for parameter in layout:
+                for tensor_name, tensor in encode(
+                    parameter, checkpoint.read(parameter), config, format, activation_scales
+                ):
+                    file.write(tensor_name, tensor)
+                checkpoint.release(parameter)
+        written |= {tensor: (name, digest) for tensor, digest in file.digests.items()}
+    if len(shards) > 1:
+        total = sum(tensor.nbytes for layout in shards for tensors in layout.values() for _, tensor in tensors)
+        weight_map = {tensor: file for tensor, (file, _) in sorted(written.items())}
+        write_json(
+            directory / f"{stem}.safetensors.index.json",
+            {"metadata": {"total_size": total}, "weight_map": weight_map},
+        )
+    return written
+
+
+def _shards(layout: Layout, max_bytes: int) -> list[Layout]:
+    """Parameters in the model's order, divided into files of at most `max_bytes` unless a single one is larger."""
+    shards: list[Layout] = [{}]
+    used = 0
+    for name, tensors in layout.items():
+        size = sum(tensor.nbytes for _, tensor in tensors)
+        if shards[-1] and used + size > max_bytes:
+            shards.append({})
+            used = 0
+        shards[-1][name] = tensors
+        used += size
+    return shards
+
+
+def _config_file(config: Config, format: Format) -> dict[str, Any]:
+    if _family(format) == "native":
+        return to_params(config, format)
+    if isinstance(config, DraftConfig):
+        raise UnsupportedModelError("a draft head has no Hugging Face form; save it in a native format")
+    return to_hf(config, format)
+
+
+def _family(format: Format) -> Family:
+    return "hf" if format.startswith("hf-") else "native"
+
+
+def _companions(checkpoint: Checkpoint) -> dict[str, Path]:
+    if not isinstance(checkpoint, FileCheckpoint):
+        return {}
+    directory = checkpoint.located.directory
+    return {name: directory / name for name in COMPANIONS if (directory / name).is_file()}
+
+
+def _copy(file: Path, target: Path) -> None:
+    if target.exists():
+        raise SaveError(f"{target.name} is written by the save itself; give the extra file another name")
+    shutil.copyfile(file, target)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Only an empty directory or a checkpoint that small4 wrote may be replaced: a save must not eat other work."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise SaveError(f"{target} is a file; a checkpoint is a directory, choose another path")
+    if any(target.iterdir()) and not (target / MANIFEST).is_file():
+        raise SaveError(f"{target} holds files that small4 did not write; choose an empty or a new directory")
+    folders = [entry.name for entry in target.iterdir() if entry.is_dir()]
+    if folders:
+        raise SaveError(f"{target} holds the directory {folders[0]}, which a save would lose; choose another path")
+
+
+def _keep_foreign_files(target: Path, directory: Path) -> None:
+    """Files beside the old checkpoint that are not part of it move with it."""
+    if not (target / MANIFEST).is_file():
+        return
+    own = read_json(target / MANIFEST, MAX_MANIFEST_BYTES).get("files")
+    for file in target.iterdir():
+        known = isinstance(own, dict) and file.name in own
+        if not known and file.name != MANIFEST and not (directory / file.name).exists():
+            os.link(file, directory / file.name, follow_symlinks=False)
