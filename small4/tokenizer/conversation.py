@@ -93,8 +93,8 @@ def _order_error(index: int, role: str, previous: str | None) -> str:
     if role not in _MAY_HOLD:
         return f"message {index} has the unknown role {role!r}; allowed: {', '.join(_MAY_HOLD)}"
     if previous is None:
-        return f"the conversation begins with a {role} message; allowed: {allowed}"
-    return f"message {index} is a {role} message after a {previous} message; allowed there: {allowed}"
+        return f"the first message has the role {role}; allowed: {allowed}"
+    return f"message {index} has the role {role} after the role {previous}; allowed there: {allowed}"
 
 
 def _check_parts(index: int, role: str, parts: tuple[Part, ...]) -> None:
@@ -109,11 +109,11 @@ def _check_parts(index: int, role: str, parts: tuple[Part, ...]) -> None:
 def _check_end(messages: Sequence[Message], training: bool) -> None:
     last = messages[-1]
     if training and last.role != "assistant":
-        raise MessageOrderError(f"a training conversation ends with a {last.role} message; end it with the assistant")
+        raise MessageOrderError(f"the last message has the role {last.role}; end training with the assistant")
     if not training and not (last.role in ("user", "tool") or last.prefix):
         raise MessageOrderError(
-            f"the conversation ends with a {last.role} message, so there is nothing to answer; end it with a user or "
-            "tool message, or mark a last assistant message as a prefix"
+            f"the last message has the role {last.role}, so there is nothing to answer; end with a user or tool "
+            "message, or mark a last assistant message as a prefix"
         )
     # Tools and reasoning effort are written before the first user message: without one they would be lost.
     if not any(message.role == "user" for message in messages):

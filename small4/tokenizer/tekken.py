@@ -125,7 +125,7 @@ class Tokenizer:
     def _check_ids(self, token_ids: list[int]) -> None:
         for token_id in token_ids:
             if not 0 <= token_id < self.vocab_size:
-                raise RequestError(f"token id {token_id} is outside the vocabulary, of {self.vocab_size}")
+                raise RequestError(f"token id {token_id} is outside the vocabulary of {self.vocab_size}")
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _build(content: dict[str, Any], name: str) -> Tekkenizer:
     """As `Tekkenizer.from_file`, but from what is already parsed: the release's file takes half a second to parse."""
     config, image = content["config"], content.get("image")
-    return Tekkenizer(
+    tekken = Tekkenizer(
         vocab=content["vocab"],
         special_tokens=content["special_tokens"],
         pattern=config["pattern"],
@@ -160,6 +160,9 @@ def _build(content: dict[str, Any], name: str) -> Tekkenizer:
         image_config=None if image is None else ImageConfig(**image),
         model_settings_builder=ModelSettingsBuilder.model_validate(content["model_settings_builder"]),
     )
+    if b"" in tekken._tekken_token2id_nospecial:  # what the library makes of a token that is no base64
+        raise CheckpointError(f"{name} has a token without bytes; fetch the file again")
+    return tekken
 
 
 def _allowed_efforts(tekken: Tekkenizer) -> tuple[str, ...]:

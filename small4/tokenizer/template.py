@@ -170,15 +170,21 @@ def tools_json(tools: Sequence[Tool]) -> str:
         if tool.name in names:
             raise ToolError(f"two tools are named {tool.name!r}; give each its own name")
         names.add(tool.name)
-        _check_schema(tool.name, _schema_json(tool))
-        function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
-        functions.append({"type": "function", "function": function})
-    return json.dumps(functions, ensure_ascii=False)
+        schema_json = _schema_json(tool)
+        _check_schema(tool.name, schema_json)
+        name, description = _text_json(tool.name), _text_json(tool.description)
+        function = f'{{"name": {name}, "description": {description}, "parameters": {schema_json}}}'
+        functions.append(f'{{"type": "function", "function": {function}}}')
+    return f"[{', '.join(functions)}]"
+
+
+def _text_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _schema_json(tool: Tool) -> str:
     try:
-        text = json.dumps(tool.parameters)
+        text = json.dumps(tool.parameters, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise ToolError(
             f"the parameters of tool {tool.name!r} cannot be written as JSON; send a JSON Schema"
@@ -193,11 +199,10 @@ def _schema_json(tool: Tool) -> str:
 
 @lru_cache(maxsize=256)  # the check takes a millisecond and tools come again with every turn
 def _check_schema(name: str, schema_json: str) -> None:
-    schema = json.loads(schema_json)
-    if not isinstance(schema, dict):
+    if not schema_json.startswith("{"):
         raise ToolError(f"the parameters of tool {name!r} are not an object; send a JSON Schema such as {{}}")
     try:
-        validate_json_schema_by_draft7(schema)
+        validate_json_schema_by_draft7(json.loads(schema_json))
     except (ValueError, RecursionError) as error:
         raise ToolError(f"the parameters of tool {name!r} are no JSON Schema (Draft 7): {str(error)[:200]}") from error
 

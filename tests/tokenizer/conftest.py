@@ -3,10 +3,14 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 import small4.nano
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.truncate import dump_tekken, nano_tekken
+
+settings.register_profile("tokenizer", deadline=None)  # a busy machine is no failure
+settings.load_profile("tokenizer")
 
 NUM_RELEASE_RANKS = 130_072  # with 1000 special tokens: the release's vocabulary of 131072
 

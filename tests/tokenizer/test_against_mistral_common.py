@@ -141,7 +141,6 @@ efforts: st.SearchStrategy[Effort] = st.sampled_from(["none", "high"])
 tool_lists = st.sampled_from([(), TOOLS[:1], TOOLS])
 
 
-@settings(deadline=None)
 @given(messages=conversations(training=False), effort=efforts, tools=tool_lists)
 def test_prompts_are_those_of_mistral_common(
     nano: Tokenizer, oracle: Oracle, messages: list[Message], effort: Effort, tools: tuple[Tool, ...]
@@ -159,7 +158,6 @@ def test_prompts_are_those_of_mistral_common(
     assert all(np.array_equal(ours, theirs) for ours, theirs in zip(prompt.images, images, strict=True))
 
 
-@settings(deadline=None)
 @given(messages=conversations(training=True), effort=efforts, tools=tool_lists)
 def test_training_examples_are_those_of_mistral_common(
     nano: Tokenizer, oracle: Oracle, messages: list[Message], effort: Effort, tools: tuple[Tool, ...]
@@ -196,7 +194,7 @@ def is_ours_alone(messages: list[Message], training: bool) -> bool:
     return no_user or ends_with_system or first_is_special
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(messages=st.lists(some_message, max_size=6), training=st.booleans())
 @example(messages=[], training=False)
 def test_conversations_are_refused_exactly_when_mistral_common_refuses_them(
