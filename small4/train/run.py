@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import platform
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -63,8 +62,7 @@ def finish(
 ) -> Path:
     """Save the weights in the official FP8 layout, score what was saved, and put everything known beside it."""
     target = out / "checkpoint"
-    save_model(model.to(torch.bfloat16), target, format="hf-fp8")
-    shutil.copyfile(NANO_TEKKEN, target / "tekken.json")
+    save_model(model.to(torch.bfloat16), target, format="hf-fp8", extra_files={"tekken.json": NANO_TEKKEN})
     shipped = load_model(target, dtype=torch.float32).eval()
     scores = evaluate(
         shipped,

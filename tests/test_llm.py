@@ -1,0 +1,117 @@
+"""`LLM` scores, generates and chats; bad requests raise before the first event."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import small4
+from small4.chat import (
+    ChatRequest,
+    Finish,
+    Message,
+    ReasoningDelta,
+    Sampling,
+    TextDelta,
+    ThinkPart,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, RequestError
+from small4.llm import LLM, collect, is_thinking
+from small4.model.transformer import Transformer
+from small4.tokenizer.tekken import Tokenizer
+from small4.train.data import NANO_TEKKEN
+from small4.train.optim import initialise
+from small4.train.presets import preset
+from tests import naive
+
+
+@pytest.fixture(scope="module")
+def llm() -> LLM:
+    config = preset("test").model
+    model = Transformer(config)
+    initialise(model, config.n_layers, seed=1)
+    return LLM("tiny", model.requires_grad_(False), Tokenizer.from_file(NANO_TEKKEN))
+
+
+def test_logits_are_float32_scores_of_every_token(llm: LLM) -> None:
+    scores = llm.logits([1, 1072, 1073])
+    assert scores.shape == (3, llm.config.vocab_size)
+    assert scores.dtype == torch.float32
+    assert int(scores[-1].argmax()) == naive.generate(llm.model, [1, 1072, 1073], max_tokens=1)[0]
+
+
+def test_generate_equals_the_naive_generator(llm: LLM) -> None:
+    prompt = [1, 3, 1072, 1073, 4]
+    assert list(llm.generate(prompt, max_tokens=6, stop_ids=())) == naive.generate(llm.model, prompt, max_tokens=6)
+
+
+def test_a_stream_ends_in_finish_and_counts_its_tokens(llm: LLM) -> None:
+    events = list(llm.stream(ChatRequest(messages=(Message("user", "Hi"),), max_tokens=7)))
+    finish = events[-1]
+    assert isinstance(finish, Finish)
+    assert finish.reason == "length"
+    assert finish.usage.completion_tokens == 7
+    assert not any(isinstance(event, Finish) for event in events[:-1])
+
+
+def test_chat_gathers_the_same_answer_as_its_stream(llm: LLM) -> None:
+    answer = llm.chat("Hi", max_tokens=9, temperature=1.0, seed=4)
+    request = ChatRequest(messages=(Message("user", "Hi"),), max_tokens=9, sampling=Sampling(temperature=1.0, seed=4))
+    assert answer == collect(llm.stream(request))
+
+
+def test_a_thinking_budget_of_nothing_leaves_no_reasoning(llm: LLM) -> None:
+    opened = Message("assistant", (ThinkPart("let me", closed=False),), prefix=True)
+    request = ChatRequest(messages=(Message("user", "Hi"), opened), max_tokens=5, thinking_budget=0, effort="high")
+    answer = collect(llm.stream(request))
+    assert answer.reasoning == ""
+    assert answer.usage.reasoning_tokens == 1  # the forced [/THINK]
+
+
+def test_a_prompt_over_the_context_names_both_numbers(llm: LLM) -> None:
+    with pytest.raises(ContextLengthError, match="the limit is 2048"):
+        llm.chat("word " * 4000)
+
+
+def test_an_unknown_effort_names_those_there_are(llm: LLM) -> None:
+    with pytest.raises(EffortError, match="none, high"):
+        llm.chat("Hi", effort="medium")  # type: ignore[arg-type]
+
+
+def test_an_unknown_model_lists_those_there_are() -> None:
+    with pytest.raises(CheckpointNotFoundError, match="nano"):
+        small4.load("no-such-model")
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(ConfigError, match="float16"):
+        small4.load("nano", dtype="float16")
+
+
+def test_a_tokenizer_larger_than_the_model_is_refused(llm: LLM) -> None:
+    small = Transformer(dataclasses.replace(llm.config, vocab_size=2000))
+    with pytest.raises(ConfigError, match=r"3072 ids, the model 2000"):
+        LLM("small", small, llm.tokenizer)
+
+
+def test_events_gather_into_text_reasoning_and_calls() -> None:
+    events = [
+        ReasoningDelta("a"), ReasoningDelta("b"), TextDelta("c"), ToolCallStart(0, "id0", "add"),
+        ToolCallDelta(0, '{"x": '), ToolCallDelta(0, "1}"), Finish("tool_calls", Usage(3, 9, 2)),
+    ]  # fmt: skip
+    answer = collect(iter(events))
+    assert (answer.reasoning, answer.text, answer.finish_reason) == ("ab", "c", "tool_calls")
+    assert [(call.name, call.arguments) for call in answer.tool_calls] == [("add", '{"x": 1}')]
+
+
+def test_a_stream_without_finish_is_an_error() -> None:
+    with pytest.raises(RequestError, match="without a Finish"):
+        collect(iter([TextDelta("a")]))
+
+
+@pytest.mark.parametrize(("ids", "expected"), [([1, 2], False), ([34, 5], True), ([34, 5, 35, 6], False)])
+def test_an_open_thought_is_seen_in_the_prompt(ids: list[int], expected: bool) -> None:
+    assert is_thinking(ids, 34, 35) is expected
