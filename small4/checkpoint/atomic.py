@@ -71,7 +71,9 @@ def _take_place(new: Path, target: Path) -> None:
 def _exchange(one: Path, other: Path) -> bool:
     """Swap two names in one step; False where the system or its file system cannot."""
     names = os.fsencode(one), os.fsencode(other)
-    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    if os.name != "posix":
+        return False
+    library = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux" and hasattr(library, "renameat2"):
         at_working_directory, exchange = -100, 2
         return bool(library.renameat2(at_working_directory, names[0], at_working_directory, names[1], exchange) == 0)

@@ -145,8 +145,8 @@ def _answer_cdn(handler: BaseHTTPRequestHandler, hub: FakeHub) -> None:
     if breaks_off:
         hub.drops -= 1
         body = body[: hub.drop_after]
+    hub.sent_bytes += len(body)  # before the write: the client may be done before this thread goes on
     handler.wfile.write(body)
-    hub.sent_bytes += len(body)
     if breaks_off:
         handler.wfile.flush()
         handler.connection.shutdown(socket.SHUT_RDWR)
