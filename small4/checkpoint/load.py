@@ -18,14 +18,17 @@ from small4.checkpoint.fields import Fields, read_json
 from small4.checkpoint.hf_config import from_hf
 from small4.checkpoint.inventory import Inventory, Parts, file_matrices, take_inventory
 from small4.checkpoint.locate import Family, Located, locate
+from small4.checkpoint.manifest import manifest_problems
 from small4.checkpoint.names import is_fused_experts, plain_hf_name, row_of
 from small4.checkpoint.quantize import halves_to_pairs, stack_experts
 from small4.checkpoint.shards import Shards
 from small4.checkpoint.stored import FP8, Checkpoint, Config, Dense, Format, Fp8, Nvfp4, Stored
-from small4.errors import ConfigError, UnsupportedModelError
+from small4.errors import ConfigError, UnsupportedModelError, VerificationError
 from small4.model.config import DraftConfig, ModelConfig
 from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
+
+MAX_UNASKED_DIGEST_BYTES = 256 * 1024 * 1024  # a fifth of a second of hashing
 
 
 def load_config(path: Path | str) -> ModelConfig:
@@ -44,13 +47,19 @@ def open_checkpoint(path: Path | str) -> Checkpoint:
 
 
 def load_model(
-    path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, config: ModelConfig | None = None
+    path: Path | str,
+    *,
+    dtype: torch.dtype | None = torch.bfloat16,
+    config: ModelConfig | None = None,
+    check_digests: bool | None = None,
 ) -> Transformer:
     """The model with its weights in `dtype`; None keeps the stored type, and makes bfloat16 of quantised weights.
 
     `config` replaces the stored one, where a file means something other than it says: a `config.json` written by
-    transformers after training there wants `yarn.apply_scale`.
+    transformers after training there wants `yarn.apply_scale`. `check_digests` compares every file with the manifest
+    of the save first, which reads everything once more; by default that is done where it is not felt.
     """
+    _check_digests(Path(path), check_digests)
     checkpoint = open_checkpoint(path)
     model = blank_model(config or checkpoint.config)
     if not isinstance(model, Transformer):
@@ -59,14 +68,25 @@ def load_model(
     return model
 
 
-def load_draft(path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16) -> DraftHead:
-    """The draft head in a directory, in `dtype` as for `load_model`."""
+def load_draft(
+    path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, check_digests: bool | None = None
+) -> DraftHead:
+    """The draft head in a directory; arguments as for `load_model`."""
+    _check_digests(Path(path), check_digests)
     checkpoint = open_checkpoint(path)
     draft = blank_model(checkpoint.config)
     if not isinstance(draft, DraftHead):
         raise ConfigError(f"{path} holds a whole model, not a draft head; load it with load_model")
     _fill(draft, checkpoint, dtype)
     return draft
+
+
+def _check_digests(path: Path, wanted: bool | None) -> None:
+    if wanted is None:
+        wanted = sum(file.stat().st_size for file in path.glob("*.safetensors")) <= MAX_UNASKED_DIGEST_BYTES
+    problem = next(manifest_problems(path), None) if wanted else None
+    if problem is not None:
+        raise VerificationError(f"{path} is damaged: {problem.where} {problem.what}. Fetch or save it again")
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:

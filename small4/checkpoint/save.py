@@ -19,15 +19,15 @@ from small4.checkpoint.fields import read_json
 from small4.checkpoint.hf_config import to_hf
 from small4.checkpoint.load import FileCheckpoint
 from small4.checkpoint.locate import CONFIG_FILES, STEMS, Family
+from small4.checkpoint.manifest import MANIFEST, MAX_MANIFEST_BYTES, write_manifest
 from small4.checkpoint.stored import Checkpoint, Config, Dense, Format, Stored
-from small4.checkpoint.write import MANIFEST, TensorFile, write_json, write_manifest
+from small4.checkpoint.write import TensorFile, write_json
 from small4.errors import SaveError, UnsupportedModelError
 from small4.model.config import DraftConfig
 from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
 
 MAX_SHARD_BYTES = 5 * 10**9
-MAX_MANIFEST_BYTES = 64 * 1024 * 1024
 COMPANIONS = (
     "tekken.json", "generation_config.json", "chat_template.jinja", "SYSTEM_PROMPT.txt", "processor_config.json",
     "preprocessor_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",

@@ -1,4 +1,4 @@
-"""Writes safetensors files a tensor at a time, and the digests that `verify.py` checks them against."""
+"""Writes safetensors files a tensor at a time, with a digest of each."""
 
 import hashlib
 import json
@@ -16,7 +16,6 @@ from torch import Tensor
 from small4.checkpoint.header import DTYPE_NAMES
 from small4.errors import SaveError
 
-MANIFEST = "small4-manifest.json"
 HEADER_ALIGNMENT = 8
 CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -64,33 +63,18 @@ class TensorFile:
         dtype, shape, position = self._places[name]
         if tensor.dtype != dtype or tensor.shape != shape:
             raise SaveError(f"{name} changed its type or shape while it was saved; this is a bug of small4")
-        raw = memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        raw = raw_bytes(tensor)
         _write_all(self._file.fileno(), raw, self._data_start + position)
         self.digests[name] = hashlib.sha256(raw).hexdigest()
-
-
-def write_manifest(directory: Path, format: str, tensors: dict[str, tuple[str, str]]) -> None:
-    """The last file of a checkpoint: the digest of every other file, and of every tensor (its file, its digest)."""
-    files = {
-        file.name: {"bytes": file.stat().st_size, "sha256": file_digest(file)} for file in sorted(directory.iterdir())
-    }
-    manifest = {
-        "version": 1,
-        "format": format,
-        "files": files,
-        "tensors": {name: {"file": file, "sha256": digest} for name, (file, digest) in tensors.items()},
-    }
-    write_json(directory / MANIFEST, manifest)
 
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def raw_bytes(tensor: Tensor) -> memoryview:
+    """A tensor as it lies in a file."""
+    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:
