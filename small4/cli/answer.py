@@ -1,0 +1,170 @@
+"""An answer as it streams: the thought dimmed and labelled, then the text."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from small4.chat import (
+    ChatEvent,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from small4.cli.ink import Ink
+
+INDENT = "  "
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of one request; still growing while it streams."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: list[ToolCall] = field(default_factory=list)
+    finish: FinishReason = "aborted"  # until a Finish says otherwise
+    usage: Usage = field(default_factory=Usage)
+    seconds: float = 0.0  # from asking to the end
+    first_seconds: float | None = None  # from asking to the first piece
+
+
+def follow(events: Iterator[ChatEvent], *, thoughts: Ink | None, text: Ink | None) -> Answer:
+    """Print the events of one answer and gather them. None for an ink: that part is not shown.
+
+    Ctrl-C ends the answer, not the program: what came so far is returned with the finish `aborted`.
+    """
+    answer, start = Answer(), time.monotonic()
+    printer = _Printer(thoughts, text)
+    # A second Ctrl-C while the line is being ended must not throw away what the first one kept.
+    with suppress(KeyboardInterrupt):
+        try:
+            for event in events:
+                if answer.first_seconds is None:
+                    answer.first_seconds = time.monotonic() - start
+                _gather(answer, event)
+                printer.show(event)
+        finally:
+            answer.seconds = time.monotonic() - start
+            printer.end()
+    return answer
+
+
+def _gather(answer: Answer, event: ChatEvent) -> None:
+    match event:
+        case ReasoningDelta(piece):
+            answer.reasoning += piece
+        case TextDelta(piece):
+            answer.text += piece
+        case ToolCallStart(_, id, name):
+            answer.tool_calls.append(ToolCall(id, name, ""))
+        case ToolCallDelta(index, piece):
+            call = answer.tool_calls[index]
+            answer.tool_calls[index] = replace(call, arguments=call.arguments + piece)
+        case Finish(reason, usage):
+            answer.finish, answer.usage = reason, usage
+
+
+class _Printer:
+    """Keeps track of which part is being printed, to label it and to end its last line."""
+
+    def __init__(self, thoughts: Ink | None, text: Ink | None) -> None:
+        self.thoughts, self.text = thoughts, text
+        self.part: str | None = None  # thinking, answer or calls
+        self.ink: Ink | None = None  # the one that wrote last
+        self.has_labels = False
+        self.at_line_start = True
+
+    def show(self, event: ChatEvent) -> None:
+        match event:
+            case ReasoningDelta(piece) if self.thoughts:
+                self._enter("thinking", self.thoughts)
+                self._write(self.thoughts, self._indented(piece), dim=True)
+            case TextDelta(piece) if self.text:
+                self._enter("answer", self.text)
+                self._write(self.text, piece)
+            case ToolCallStart(_, _, name) if self.text:
+                self.end()
+                self._enter("calls", self.text)
+                self._write(self.text, f"{name} ")
+            case ToolCallDelta(_, piece) if self.text:
+                self._write(self.text, piece)
+            case _:
+                pass
+
+    def _enter(self, part: str, ink: Ink) -> None:
+        if part == self.part:
+            return
+        self.end()
+        self.part = part
+        self.has_labels = self.has_labels or part == "thinking"
+        if self.has_labels:
+            (self.thoughts or ink).line(f"{part}:", "label")
+
+    def _indented(self, piece: str) -> str:
+        """Every line of a thought is indented as it begins, so that it is told from the answer without colour too."""
+        indented = piece[:-1].replace("\n", f"\n{INDENT}") + piece[-1:]
+        return INDENT + indented if self.at_line_start and piece else indented
+
+    def _write(self, ink: Ink, piece: str, *, dim: bool = False) -> None:
+        if piece:
+            ink.write(piece, "dim" if dim else None)
+            self.ink, self.at_line_start = ink, piece.endswith("\n")
+
+    def end(self) -> None:
+        """End the last line, if it is not."""
+        if self.ink is not None and not self.at_line_start:
+            self.ink.line()
+        self.at_line_start = True
+
+
+def finish_note(answer: Answer, context_length: int) -> str | None:
+    """A line on an answer that did not end by itself; nothing is cut in silence."""
+    if answer.finish == "length":
+        total = answer.usage.prompt_tokens + answer.usage.completion_tokens
+        if total >= context_length:
+            return f"(cut off: the context of {context_length} tokens is full; start anew or shorten the question)"
+        return f"(cut off at the limit of {answer.usage.completion_tokens} tokens; raise --max-tokens)"
+    return "(stopped)" if answer.finish == "aborted" else None
+
+
+def usage_note(answer: Answer) -> str:
+    """Tokens and times of an answer, in one line."""
+    usage = answer.usage
+    parts = [
+        f"{usage.prompt_tokens} tokens in, {usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)"
+    ]
+    if answer.first_seconds is not None:
+        parts.append(f"first after {answer.first_seconds:.2f} s")
+        if (rest := answer.seconds - answer.first_seconds) > 0 and usage.completion_tokens > 1:
+            parts.append(f"{(usage.completion_tokens - 1) / rest:.1f} tokens/s")
+    return ", ".join(parts)
+
+
+def answer_json(answer: Answer, model: str, note: str) -> str:
+    """The whole answer as one JSON object."""
+    usage = answer.usage
+    return json.dumps(
+        {
+            "model": model,
+            "model_note": note,
+            "text": answer.text,
+            "reasoning": answer.reasoning,
+            "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in answer.tool_calls],
+            "finish_reason": answer.finish,
+            "usage": {
+                "prompt_tokens": usage.prompt_tokens,
+                "completion_tokens": usage.completion_tokens,
+                "reasoning_tokens": usage.reasoning_tokens,
+            },
+            "seconds": round(answer.seconds, 3),
+            "first_token_seconds": None if answer.first_seconds is None else round(answer.first_seconds, 3),
+        },
+        ensure_ascii=False,
+    )

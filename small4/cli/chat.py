@@ -1,0 +1,80 @@
+"""`small4 chat`: a conversation in the terminal; without one, a single demonstration."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from small4.cli import options
+
+if TYPE_CHECKING:
+    from small4.cli.ink import Ink
+    from small4.cli.repl import Repl
+    from small4.cli.speaker import Speaker
+
+DEMONSTRATION = "17+48+36+25"
+
+
+def chat_command(
+    model: Annotated[str, typer.Argument(help="nano, a name that `small4 list` shows, or a path.")] = "nano",
+    system: options.System = None,
+    images: options.Images = None,
+    effort: options.EffortWord = None,
+    budget: options.Budget = None,
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = None,
+    min_p: options.MinP = 0.0,
+    seed: options.Seed = None,
+    max_tokens: options.MaxTokens = None,
+    hide_reasoning: options.HideReasoning = False,
+) -> None:
+    """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
+    from small4.chat import Sampling
+    from small4.cli.ink import Ink
+    from small4.cli.repl import Repl, Settings
+    from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, read_image
+    from small4.cli.speaker import default_effort, load_speaker
+
+    wanted_effort = None if effort is None else parse_effort(effort)
+    pictures = [read_image(path) for path in images or ()]
+    check_budget(budget)
+    check_max_tokens(max_tokens)
+    speaker = load_speaker(model)
+    ink = Ink(sys.stdout)
+    if not sys.stdin.isatty():
+        demonstrate(speaker, ink)
+        return
+    settings = Settings(
+        effort=wanted_effort or default_effort(speaker),
+        system=None if system is None else check_text(system),
+        budget=budget,
+        max_tokens=max_tokens,
+        sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        hide_reasoning=hide_reasoning,
+    )
+    repl = Repl(speaker, ink, settings)
+    repl.images = pictures
+    converse(repl)
+
+
+def demonstrate(speaker: "Speaker", ink: "Ink") -> None:
+    """One question with its thought shown, for those who have no terminal to type in."""
+    from small4.cli.repl import Repl, Settings
+    from small4.cli.speaker import label
+
+    ink.line(label(speaker), "dim")
+    ink.line("standard input is no terminal: one demonstration question, then the end", "dim")
+    ink.line(f"> {DEMONSTRATION}")
+    answer = Repl(speaker, ink, Settings(effort="high")).ask(DEMONSTRATION)
+    if answer.finish == "aborted":
+        raise typer.Exit(130)
+
+
+def converse(repl: "Repl") -> None:
+    """Read lines from the terminal, with the history of earlier conversations, until the user leaves."""
+    from small4.cli.places import state_directory
+    from small4.cli.prompt import make_reader
+
+    path = state_directory() / "chat_history"
+    repl.run(make_reader(path, repl.state_line, has_colour=repl.ink.has_colour))

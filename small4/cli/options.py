@@ -1,0 +1,27 @@
+"""Options that `run` and `chat` share, with their help."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+System = Annotated[str | None, typer.Option("--system", "-s", metavar="TEXT", help="System prompt.")]
+Images = Annotated[
+    list[Path] | None, typer.Option("--image", "-a", metavar="PATH", help="An image for the question; repeatable.")
+]
+EffortWord = Annotated[
+    str | None,
+    typer.Option("--effort", "-e", metavar="none|high", help="Think first? Left out: high for nano, else none."),
+]
+Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Most tokens of thought.")]
+Temperature = Annotated[
+    float, typer.Option("--temperature", "--temp", "-T", metavar="T", help="0 takes the likeliest token.")
+]
+TopP = Annotated[float, typer.Option("--top-p", metavar="P", help="Smallest set of tokens with this probability.")]
+TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="Only so many of the likeliest tokens.")]
+MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="At least this share of the best probability.")]
+Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same text.")]
+MaxTokens = Annotated[
+    int | None, typer.Option("--max-tokens", metavar="N", help="Most tokens of an answer, thinking included.")
+]
+HideReasoning = Annotated[bool, typer.Option("--hide-reasoning", "-R", help="Do not show the thought.")]

@@ -1,0 +1,10 @@
+"""Where the command line keeps its own files."""
+
+from pathlib import Path
+
+
+def state_directory() -> Path:
+    """For history and crash reports; XDG_STATE_HOME is honoured."""
+    from platformdirs import user_state_path
+
+    return user_state_path("small4", appauthor=False)

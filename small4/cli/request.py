@@ -1,0 +1,83 @@
+"""What the user typed, as a chat request: effort, budget, images and text, each checked with the way out."""
+
+import sys
+from pathlib import Path
+
+from small4.chat import EFFORTS, Effort, ImagePart, Message, TextPart
+from small4.errors import EffortError, ImageError, RequestError, SamplingError
+
+MAX_IMAGE_BYTES = 10 * 2**20  # as in tokenizer/images.py, here before the file is read
+
+
+def parse_effort(text: str) -> Effort:
+    """`none` or `high`."""
+    for effort in EFFORTS:
+        if text == effort:
+            return effort
+    raise EffortError(f"unknown effort {text!r}; there are {' and '.join(EFFORTS)}")
+
+
+def parse_budget(text: str) -> int | None:
+    """A number of tokens, or `off`."""
+    if text == "off":
+        return None
+    try:
+        return check_budget(int(text))
+    except ValueError as error:
+        raise SamplingError(f"the thinking budget is a number of tokens or off, not {text!r}") from error
+
+
+def check_budget(budget: int | None) -> int | None:
+    """At least 0; None is no budget."""
+    if budget is not None and budget < 0:
+        raise SamplingError(f"the thinking budget is {budget}; it must be at least 0 tokens, or left out for none")
+    return budget
+
+
+def check_max_tokens(max_tokens: int | None) -> int | None:
+    """At least 1; None is what the context leaves."""
+    if max_tokens is not None and max_tokens < 1:
+        raise SamplingError(f"max tokens is {max_tokens}; it must be at least 1, or left out for all that fits")
+    return max_tokens
+
+
+def read_image(path: Path) -> ImagePart:
+    """The image file as it is; what is in it is checked where it is decoded."""
+    if str(path).startswith(("http:", "https:")):
+        raise ImageError(f"{path} is an address; images are given by path, so download it first")
+    path = path.expanduser()
+    if not path.exists():
+        raise ImageError(f"there is no image at {path}; check the path")
+    if not path.is_file():
+        raise ImageError(f"{path} is not a file; give the path of one image")
+    size = path.stat().st_size
+    if size > MAX_IMAGE_BYTES:
+        raise ImageError(f"{path} has {size} bytes, the limit is {MAX_IMAGE_BYTES}; send a smaller file")
+    return ImagePart(path.read_bytes())
+
+
+def user_message(text: str, images: tuple[ImagePart, ...] = ()) -> Message:
+    """A question: its text, then its images."""
+    check_text(text)
+    if not images:
+        return Message("user", text)
+    return Message("user", (*((TextPart(text),) if text else ()), *images))
+
+
+def check_text(text: str) -> str:
+    """Text that can be encoded; bytes of another encoding arrive from a terminal as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"the text is not valid UTF-8 at character {error.start}; convert it first") from error
+    return text
+
+
+def read_standard_input() -> str:
+    """All of standard input as text."""
+    try:
+        return sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RequestError(
+            f"standard input is not UTF-8 text at byte {error.start}; convert it first (images are given by -a)"
+        ) from error

@@ -1,0 +1,48 @@
+"""The part of `small4.llm.LLM` that the command line talks to, and how it is loaded."""
+
+import sys
+from collections.abc import Iterator
+from typing import Protocol
+
+from small4.chat import ChatEvent, ChatRequest, Effort
+from small4.cli.ink import Ink
+from small4.cli.names import NANO, NANO_NOTE, locate
+
+
+class Speaker(Protocol):
+    """Whatever answers; the tests have a small one without a network inside."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def is_nano(self) -> bool: ...
+
+    @property
+    def context_length(self) -> int: ...
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatEvent]: ...
+
+
+def load_speaker(model: str) -> Speaker:
+    """The model of that name; while it loads, a terminal says so."""
+    path = locate(model)  # a wrong name is told at once, not after torch is loaded
+    ink = Ink(sys.stderr)
+    if ink.is_terminal:
+        ink.write(f"loading {model} ...", "dim")
+    try:
+        from small4.llm import load
+
+        return load(model if model == NANO else path)
+    finally:
+        ink.erase_line()
+
+
+def label(speaker: Speaker) -> str:
+    """How the model is named wherever it speaks; a nano always says what it is."""
+    return NANO_NOTE if speaker.is_nano else speaker.name
+
+
+def default_effort(speaker: Speaker) -> Effort:
+    """A nano is there to show its thinking; any other model starts as its template does, without."""
+    return "high" if speaker.is_nano else "none"

@@ -1,0 +1,166 @@
+"""`small4 train nano` and `small4 eval nano`: make a nano, and measure one."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from small4.cli.ink import Ink
+    from small4.train.evaluate import Score
+    from small4.train.loop import Report
+
+SCORE_HEADER = ("skill", "effort", "n", "accuracy", "95 % interval", "mean tokens", "thinking", "unfinished")
+
+
+def train_command(
+    what: Annotated[str, typer.Argument(help="nano: the only kind so far.")],
+    preset: Annotated[str, typer.Option(help="A named configuration; an unknown name lists them.")] = "first",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for states and checkpoint; ./nano-PRESET by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights and data; the preset's own by default.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on where an earlier run in the directory stopped.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
+    n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort in the evaluation.")] = 500,
+) -> None:
+    """Train a nano from nothing: small4 train nano --preset first."""
+    _only_nano(what, "train")
+    if n < 1 or (threads is not None and threads < 1):
+        from small4.errors import ConfigError
+
+        raise ConfigError(f"n is {n} and threads is {threads}; both must be at least 1")
+    from small4.cli.ink import Ink
+    from small4.train.run import train_nano
+
+    err, scores = Ink(sys.stderr), list["Score"]()
+    out = out or Path(f"nano-{preset}")
+    try:
+        checkpoint = train_nano(
+            preset,
+            out,
+            seed=seed,
+            resume=resume,
+            threads=threads,
+            n=n,
+            on_report=_report_printer(err),
+            on_score=lambda score: _count_scores(scores, score, err),
+        )
+    except KeyboardInterrupt:
+        err.line()
+        err.line(f"stopped; the last saved state is in {out}. Go on with the same command and --resume")
+        raise typer.Exit(130) from None
+    err.erase_line()
+    print_scores(scores)
+    print(f"checkpoint: {checkpoint}")
+    print(f"talk to it: small4 chat {checkpoint}")
+
+
+def eval_command(
+    model: Annotated[
+        str, typer.Argument(help="nano, or the path of a checkpoint made by `small4 train nano`.")
+    ] = "nano",
+    suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill; repeatable. All by default.")] = None,
+    efforts: Annotated[
+        list[str] | None, typer.Option("--effort", "-e", metavar="none|high", help="Repeatable. Both by default.")
+    ] = None,
+    n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort.")] = 500,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+) -> None:
+    """Ask a nano held-out problems through the chat template; print accuracy and tokens by skill and effort."""
+    from small4.chat import EFFORTS
+    from small4.cli.ink import Ink
+    from small4.cli.names import locate
+    from small4.cli.request import parse_effort
+
+    wanted = [parse_effort(effort) for effort in efforts] if efforts else EFFORTS
+    where = locate(model)
+    from small4.llm import load
+    from small4.train.evaluate import SUITES, evaluate
+
+    llm = load(where, dtype="float32")
+    err, scores = Ink(sys.stderr), list["Score"]()
+    evaluate(
+        llm.model,
+        llm.tokenizer,
+        suites=suites or SUITES,
+        efforts=wanted,
+        n=n,
+        context_length=llm.context_length,
+        on_score=lambda score: _count_scores(scores, score, err),
+    )
+    err.erase_line()
+    if as_json:
+        print(json.dumps([asdict(score) | {"accuracy": score.accuracy} for score in scores]))
+    else:
+        print_scores(scores)
+
+
+def print_scores(scores: "list[Score]") -> None:
+    """The table of an evaluation, on standard output."""
+    from small4.cli.ink import Ink
+
+    Ink(sys.stdout).table(
+        SCORE_HEADER,
+        [
+            (
+                score.skill,
+                score.effort,
+                str(score.n),
+                f"{100 * score.accuracy:.1f} %",
+                f"{100 * score.low:.1f} to {100 * score.high:.1f} %",
+                f"{score.mean_tokens:.1f}",
+                f"{score.mean_thinking_tokens:.1f}",
+                str(score.unfinished),
+            )
+            for score in scores
+        ],
+    )
+
+
+def progress_text(report: "Report") -> str:
+    """One line on a running training."""
+    from small4.cli.readable import duration_text
+
+    return (
+        f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.tokens_per_second:,.0f} tok/s  "
+        f"expert load {report.max_load:.2f}  {duration_text(report.seconds_left)} left"
+    )
+
+
+def _report_printer(err: "Ink") -> "Callable[[Report], None]":
+    """A moving line in a terminal; elsewhere a line per hundredth, so that a log stays readable."""
+    told: set[int] = set()
+
+    def show(report: "Report") -> None:
+        if err.is_terminal:
+            err.erase_line()
+            err.write(progress_text(report))
+            if report.step == report.steps:
+                err.line()
+        elif (hundredth := 100 * report.step // report.steps) not in told:
+            told.add(hundredth)
+            err.line(progress_text(report))
+
+    return show
+
+
+def _count_scores(scores: "list[Score]", score: "Score", err: "Ink") -> None:
+    scores.append(score)
+    if err.is_terminal:
+        err.erase_line()
+        err.write(f"asked: {score.skill}, effort {score.effort}: {100 * score.accuracy:.1f} %", "dim")
+
+
+def _only_nano(what: str, verb: str) -> None:
+    from small4.errors import ConfigError
+
+    if what != "nano":
+        raise ConfigError(f"small4 cannot {verb} {what!r}; it can: small4 {verb} nano")

@@ -1,0 +1,34 @@
+"""A speaker without a network: it says what it was given to say, and keeps what it was asked."""
+
+from collections.abc import Iterator
+
+from small4.chat import ChatEvent, ChatRequest, Finish, ReasoningDelta, TextDelta, Usage
+
+SUM: tuple[ChatEvent, ...] = (
+    ReasoningDelta("17+48: 7+8=15\n"),
+    ReasoningDelta("so 65"),
+    TextDelta("6"),
+    TextDelta("5"),
+    Finish("stop", Usage(12, 9, 6)),
+)
+
+
+class ScriptedSpeaker:
+    """Answers every request with the next script, the last one again and again; an exception in a script is raised."""
+
+    def __init__(
+        self, *scripts: tuple[ChatEvent | BaseException, ...], is_nano: bool = True, context_length: int = 2048
+    ) -> None:
+        self.scripts = list(scripts or (SUM,))
+        self.requests: list[ChatRequest] = []
+        self.name = "nano" if is_nano else "some/model"
+        self.is_nano = is_nano
+        self.context_length = context_length
+
+    def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
+        self.requests.append(request)
+        script = self.scripts.pop(0) if len(self.scripts) > 1 else self.scripts[0]
+        for event in script:
+            if isinstance(event, BaseException):
+                raise event
+            yield event
