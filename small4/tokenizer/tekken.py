@@ -19,6 +19,13 @@ MAX_FILE_BYTES = 64 * 2**20  # the release's file has 19 MB
 MAX_WHITESPACE_RUN = 500_000  # characters; the splitting pattern overflows its stack at twice that
 
 _VERSION = "v15"
+# Capitals then small letters, with one sign before; single digits; signs with line ends after; line ends; blanks.
+# Another pattern would be another tokenizer, or a trap: it runs on every text that users send.
+_PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 _MAX_CACHED_TEXTS = 256
 _MAX_CACHED_CHARACTERS = 16_384  # longer texts would make the cache large
 _ROLES = {
@@ -85,14 +92,18 @@ class Tokenizer:
     @classmethod
     def from_file(cls, path: Path) -> "Tokenizer":
         """Loads a `tekken.json`; every way in which it can be wrong is a `CheckpointError`."""
-        content = _read(path)
+        return cls.from_content(_read(path), path.name)
+
+    @classmethod
+    def from_content(cls, content: dict[str, Any], name: str) -> "Tokenizer":
+        """As `from_file`, of a file's parsed content; `name` is for errors."""
         try:
-            return cls(_build(content, path.stem))
+            return cls(_build(content))
         except CheckpointError:
             raise
         except Exception as error:  # the library asserts and indexes its way through the content
             raise CheckpointError(
-                f"{path.name} is not a usable Tekken tokenizer ({type(error).__name__}); fetch the file again"
+                f"{name} is not a usable Tekken tokenizer ({type(error).__name__}); fetch the file again"
             ) from error
 
     def encode_text(self, text: str) -> list[int]:
@@ -140,13 +151,16 @@ def _read(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path.name} is not JSON; it may be cut short, fetch the file again") from error
     config = content.get("config") if isinstance(content, dict) else None
-    version = config.get("version") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    version = config.get("version")
     if version != _VERSION:
         raise UnsupportedModelError(f"{path.name} is Tekken version {version!r}; small4 reads version {_VERSION!r}")
+    if config.get("pattern") != _PATTERN:
+        raise UnsupportedModelError(f"{path.name} splits text by another pattern than Tekken's; fetch the file again")
     return dict(content)
 
 
-def _build(content: dict[str, Any], name: str) -> Tekkenizer:
+def _build(content: dict[str, Any]) -> Tekkenizer:
     """As `Tekkenizer.from_file`, but from what is already parsed: the release's file takes half a second to parse."""
     config, image = content["config"], content.get("image")
     tekken = Tekkenizer(
@@ -156,12 +170,11 @@ def _build(content: dict[str, Any], name: str) -> Tekkenizer:
         vocab_size=config["default_vocab_size"],
         num_special_tokens=config["default_num_special_tokens"],
         version=TokenizerVersion(config["version"]),
-        name=name,
         image_config=None if image is None else ImageConfig(**image),
         model_settings_builder=ModelSettingsBuilder.model_validate(content["model_settings_builder"]),
     )
     if b"" in tekken._tekken_token2id_nospecial:  # what the library makes of a token that is no base64
-        raise CheckpointError(f"{name} has a token without bytes; fetch the file again")
+        raise CheckpointError("the vocabulary has a token without bytes; fetch the file again")
     return tekken
 
 

@@ -3,14 +3,10 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 import small4.nano
 from small4.tokenizer.tekken import Tokenizer
-from small4.tokenizer.truncate import dump_tekken, nano_tekken
-
-settings.register_profile("tokenizer", deadline=None)  # a busy machine is no failure
-settings.load_profile("tokenizer")
+from small4.tokenizer.truncate import nano_tekken
 
 NUM_RELEASE_RANKS = 130_072  # with 1000 special tokens: the release's vocabulary of 131072
 
@@ -26,12 +22,5 @@ def nano(nano_file: Path) -> Tokenizer:
 
 
 @pytest.fixture(scope="session")
-def release_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("release") / "tekken.json"
-    path.write_text(dump_tekken(nano_tekken(NUM_RELEASE_RANKS)), encoding="utf-8")
-    return path
-
-
-@pytest.fixture(scope="session")
-def release(release_file: Path) -> Tokenizer:
-    return Tokenizer.from_file(release_file)
+def release() -> Tokenizer:
+    return Tokenizer.from_content(nano_tekken(NUM_RELEASE_RANKS), "the release's vocabulary")

@@ -12,7 +12,7 @@ from mistral_common.exceptions import MistralCommonException
 from mistral_common.protocol.instruct.chunk import ImageChunk, TextChunk, ThinkChunk
 from mistral_common.protocol.instruct.messages import AssistantMessage, SystemMessage, ToolMessage, UserMessage
 from mistral_common.protocol.instruct.normalize import get_normalizer
-from mistral_common.protocol.instruct.request import ChatCompletionRequest
+from mistral_common.protocol.instruct.request import ChatCompletionRequest, ReasoningEffort
 from mistral_common.protocol.instruct.tool_calls import Function, FunctionCall
 from mistral_common.protocol.instruct.tool_calls import Tool as CommonTool
 from mistral_common.protocol.instruct.tool_calls import ToolCall as CommonCall
@@ -52,7 +52,7 @@ class Oracle:
                 CommonTool(function=Function(name=tool.name, description=tool.description, parameters=tool.parameters))
                 for tool in tools
             ],
-            reasoning_effort=effort,
+            reasoning_effort=ReasoningEffort(effort),
         )
         get_validator(TokenizerVersion.v15, mode).validate_request(request)
         encoded = self.encoder.encode_instruct(self.normalizer.from_chat_completion_request(request))

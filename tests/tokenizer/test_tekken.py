@@ -124,6 +124,15 @@ def test_other_json_is_refused(tmp_path: Path, text: str) -> None:
         Tokenizer.from_file(path)
 
 
+def test_other_pattern_is_refused_before_it_runs(nano_file: Path, tmp_path: Path) -> None:
+    content = json.loads(nano_file.read_text())
+    content["config"]["pattern"] = r"(\s*)*x"
+    path = tmp_path / "tekken.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UnsupportedModelError, match="another pattern than Tekken's"):
+        Tokenizer.from_file(path)
+
+
 def test_other_version_is_named(nano_file: Path, tmp_path: Path) -> None:
     path = tmp_path / "tekken.json"
     path.write_text(nano_file.read_text().replace('"v15"', '"v13"'))
