@@ -13,9 +13,13 @@ from pathlib import Path
 
 from huggingface_hub import constants
 
-from small4.checkpoint.pull import SHORT_NAMES
 from small4.errors import CheckpointError, CheckpointNotFoundError
 
+SHORT_NAMES = {
+    "small4": "mistralai/Mistral-Small-4-119B-2603",
+    "small4:nvfp4": "mistralai/Mistral-Small-4-119B-2603-NVFP4",
+    "small4:eagle": "mistralai/Mistral-Small-4-119B-2603-eagle",
+}
 MAX_CONFIG_BYTES = 1024 * 1024  # a config is a page or two
 WEIGHTS = (".safetensors", ".gguf")
 

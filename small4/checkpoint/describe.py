@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from small4.checkpoint.blank import parameter_shapes
+from small4.checkpoint.gguf_read import is_gguf, open_gguf_files
 from small4.checkpoint.header import DTYPE_NAMES
 from small4.checkpoint.load import open_files
 from small4.checkpoint.manifest import MANIFEST
@@ -34,6 +35,7 @@ class Description:
     mismatched: tuple[str, ...]  # of another shape or type
     has_tokenizer: bool
     has_manifest: bool
+    notes: tuple[str, ...] = ()  # how the files were read, where that is not plain
 
     @property
     def bytes(self) -> int:
@@ -57,6 +59,8 @@ class Description:
 def describe(path: Path | str) -> Description:
     """Look without reading weights; an incomplete checkpoint is described too."""
     path = Path(path)
+    if is_gguf(path):
+        return _describe_gguf(path)
     checkpoint = open_files(path)
     shards, inventory, config = checkpoint.shards, checkpoint.inventory, checkpoint.config
     bytes_by_type: Counter[str] = Counter()
@@ -79,6 +83,29 @@ def describe(path: Path | str) -> Description:
         mismatched=tuple(inventory.wrong),
         has_tokenizer=(path / "tekken.json").is_file(),
         has_manifest=(path / MANIFEST).is_file(),
+    )
+
+
+def _describe_gguf(path: Path) -> Description:
+    checkpoint = open_gguf_files(path)
+    by_component = parameters_by_component(checkpoint.config)
+    directory = checkpoint.path.parent
+    return Description(
+        path=path,
+        format=checkpoint.format,
+        config=checkpoint.config,
+        files={file.name: file.stat().st_size for file in checkpoint.files},
+        num_tensors=len(checkpoint.types()),
+        bytes_by_type=checkpoint.bytes_by_type(),
+        parameters=sum(by_component.values()),
+        active_parameters=active_parameters(checkpoint.config),
+        parameters_by_component=by_component,
+        missing=tuple(checkpoint.inventory.missing),
+        unexpected=tuple(checkpoint.inventory.unexpected),
+        mismatched=tuple(checkpoint.inventory.wrong),
+        has_tokenizer=(directory / "tekken.json").is_file(),
+        has_manifest=(directory / MANIFEST).is_file(),
+        notes=checkpoint.notes,
     )
 
 

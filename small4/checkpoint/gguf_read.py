@@ -7,6 +7,7 @@ types are blocks that the `gguf` package turns into float32.
 
 import mmap
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -18,13 +19,14 @@ from gguf.quants import dequantize
 from numpy.typing import NDArray
 from torch import Tensor
 
+from small4.checkpoint.blank import parameter_shapes
 from small4.checkpoint.gguf_header import GgufHeader, TensorRecord, read_header
 from small4.checkpoint.gguf_keys import config_of
+from small4.checkpoint.inventory import Inventory
 from small4.checkpoint.names import gguf_names
 from small4.checkpoint.stored import Dense
 from small4.errors import CheckpointNotFoundError, HeaderError, TensorMismatchError
 from small4.model.config import ModelConfig
-from small4.model.transformer import Transformer
 
 PLAIN_TYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 # Derived from other tensors: frequency tables, and the embedding of [IMG_BREAK] for programs that insert it alone.
@@ -35,7 +37,7 @@ Bytes = NDArray[np.uint8]
 
 
 class GgufCheckpoint:
-    """One model in GGUF; holds its files mapped, reads a tensor when asked for it."""
+    """One model in GGUF; maps its files, reads a tensor when asked for it. It may be incomplete: see `inventory`."""
 
     def __init__(self, text: list[GgufHeader], projector: GgufHeader | None) -> None:
         records = [(record, header.path) for header in [*text, *([projector] if projector else [])]
@@ -49,11 +51,12 @@ class GgufCheckpoint:
         self.path = text[0].path
         self.config, self.notes = config_of(merged, projector)  # notes: what a user should know
         self._shapes = _expected_shapes(self.config, self._records, self.path)
-        self._check_tensors()
+        self.files = [header.path for header in [*text, *([projector] if projector else [])]]
+        self.inventory = self._take_inventory()
 
     def names(self) -> list[str]:
-        """Every parameter of the model, by its official name."""
-        return list(self._shapes)
+        """The model's parameters that the files hold whole, by their official names."""
+        return list(self.inventory.present)
 
     @property
     def format(self) -> Literal["gguf-bf16", "gguf-q8_0"]:
@@ -68,9 +71,20 @@ class GgufCheckpoint:
             if first < record.offset + record.num_bytes:
                 data.madvise(mmap.MADV_DONTNEED, first, record.offset + record.num_bytes - first)
 
+    def is_quantised(self, name: str) -> bool:
+        """Whether any part of a parameter is stored in blocks."""
+        return any(self._records[part].type_name not in PLAIN_TYPES for part in self._parts(name))
+
     def types(self) -> dict[str, str]:
         """GGML type of every tensor, by its name in the file."""
         return {name: record.type_name for name, record in self._records.items()}
+
+    def bytes_by_type(self) -> dict[str, int]:
+        """Bytes of the weights, by GGML type."""
+        counts: Counter[str] = Counter()
+        for record in self._records.values():
+            counts[record.type_name] += record.num_bytes
+        return dict(counts)
 
     def read(self, name: str) -> Dense:
         """One parameter. Plain types are views of the file; quantised ones become float32."""
@@ -105,24 +119,35 @@ class GgufCheckpoint:
                 self._maps[path] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         return self._maps[path]
 
-    def _check_tensors(self) -> None:
-        """Name every tensor that is missing, left over or of another shape than the config asks for."""
-        wrong = [f"missing: {gguf_names(name)[0]} ({name})" for name in self._shapes if not self._parts(name)]
-        used: set[str] = set()
+    def _take_inventory(self) -> Inventory:
+        """Compare the tensors with those that the config asks for."""
+        found, used = Inventory(), set[str]()
         for name, shape in self._shapes.items():
             parts = self._parts(name)
             used.update(parts)
-            for part, expected in zip(parts, _part_shapes(name, shape, parts, self.config), strict=True):
+            shapes = _part_shapes(name, shape, parts, self.config)
+            for part, expected in zip(parts, shapes, strict=True):
                 if self._records[part].shape != expected:
-                    wrong.append(f"{part} is {list(self._records[part].shape)}, the keys ask for {list(expected)}")
-        wrong += [f"left over: {name}" for name in self._records if name not in used and not DERIVED.fullmatch(name)]
-        if wrong:
-            shown = "; ".join(wrong[:20]) + (f"; and {len(wrong) - 20} more" if len(wrong) > 20 else "")
-            raise TensorMismatchError(f"{self.path} does not hold the tensors that its keys describe: {shown}")
+                    actual = list(self._records[part].shape)
+                    found.wrong.append(f"{part} (is {actual}, the keys ask for {list(expected)})")
+            if not parts:
+                found.missing += [part for part in gguf_names(name) if part not in self._records]
+            elif all(self._records[part].shape == expected for part, expected in zip(parts, shapes, strict=True)):
+                found.present.append(name)
+            used.update(gguf_names(name))
+        found.unexpected = [name for name in self._records if name not in used and not DERIVED.fullmatch(name)]
+        return found
 
 
 def open_gguf(path: Path, mmproj: Path | None = None) -> GgufCheckpoint:
     """Open a text file, or a directory that holds one; the projector is looked for beside it unless given."""
+    checkpoint = open_gguf_files(path, mmproj)
+    checkpoint.inventory.raise_if_wrong(f"the keys of {checkpoint.path.name}")
+    return checkpoint
+
+
+def open_gguf_files(path: Path, mmproj: Path | None = None) -> GgufCheckpoint:
+    """Open without insisting that all tensors are there."""
     path = _text_file(path) if path.is_dir() else path
     text = [read_header(part) for part in _all_parts(path)]
     count = text[0].values.get("split.count", 1)
@@ -133,8 +158,10 @@ def open_gguf(path: Path, mmproj: Path | None = None) -> GgufCheckpoint:
 
 
 def is_gguf(path: Path) -> bool:
-    """Whether `open_gguf` is the way to open it: a GGUF file, or a directory with GGUF files."""
-    return path.suffix == ".gguf" if path.is_file() else path.is_dir() and any(path.glob("*.gguf"))
+    """Whether `open_gguf` is the way to open it: a GGUF file, or a directory with GGUF files and no safetensors."""
+    if path.is_dir():
+        return any(path.glob("*.gguf")) and not any(path.glob("*.safetensors"))
+    return path.suffix == ".gguf"
 
 
 def _text_file(directory: Path) -> Path:
@@ -185,13 +212,6 @@ def _expected_shapes(config: ModelConfig, records: dict[str, TensorRecord], path
         return parameter_shapes(config)
     except (RuntimeError, OverflowError, ZeroDivisionError) as error:
         raise TensorMismatchError(f"{path}: its keys describe tensors beyond all sizes ({error})") from error
-
-
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Every parameter of a model with its shape, without memory for any."""
-    with torch.device("meta"):
-        model = Transformer(config)
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
 
 
 def _ways(name: str) -> Iterator[tuple[str, ...]]:

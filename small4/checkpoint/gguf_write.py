@@ -21,9 +21,9 @@ from gguf.constants import GGMLQuantizationType
 from gguf.quants import quantize
 from torch import Tensor
 
+from small4.checkpoint.blank import parameter_shapes
 from small4.checkpoint.gguf_header import DEFAULT_ALIGNMENT, SCALARS, STRING, TENSOR_TYPES, TYPE_NUMBERS
 from small4.checkpoint.gguf_keys import PROJECTOR_ARCHITECTURE, TEXT_ARCHITECTURES, projector_keys, text_keys
-from small4.checkpoint.gguf_read import parameter_shapes
 from small4.checkpoint.gguf_tokenizer import tokenizer_keys
 from small4.checkpoint.names import gguf_names, row_of
 from small4.checkpoint.stored import Stored

@@ -1,4 +1,4 @@
-"""A directory of weights becomes a `Transformer`, one tensor at a time, without a second copy in memory.
+"""Weights on disk become a `Transformer`, one tensor at a time, without a second copy in memory.
 
 `open_checkpoint` reads configs and headers only, and checks them against each other: every parameter that the config
 describes must be there in its shape, and nothing else. `load_model` builds the model without memory and then gives it
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from small4.checkpoint.blank import blank_model, parameter_shapes
 from small4.checkpoint.configs import from_params
 from small4.checkpoint.fields import Fields, read_json
+from small4.checkpoint.gguf_read import GgufCheckpoint, is_gguf, open_gguf
 from small4.checkpoint.hf_config import from_hf
 from small4.checkpoint.inventory import Inventory, Parts, file_matrices, take_inventory
 from small4.checkpoint.locate import Family, Located, locate
@@ -33,7 +34,8 @@ MAX_UNASKED_DIGEST_BYTES = 256 * 1024 * 1024  # a fifth of a second of hashing
 
 def load_config(path: Path | str) -> ModelConfig:
     """The shape of the model in a directory, without reading a weight."""
-    config = open_files(Path(path)).config
+    path = Path(path)
+    config = open_gguf(path).config if is_gguf(path) else open_files(path).config
     if isinstance(config, DraftConfig):
         raise ConfigError(f"{path} holds a draft head; load it with load_draft, beside its target model")
     return config
@@ -41,7 +43,10 @@ def load_config(path: Path | str) -> ModelConfig:
 
 def open_checkpoint(path: Path | str) -> Checkpoint:
     """A checkpoint whose tensors are read when asked for; all of them are there, in the shapes the config asks for."""
-    checkpoint = open_files(Path(path))
+    path = Path(path)
+    if is_gguf(path):
+        return open_gguf(path)
+    checkpoint = open_files(path)
     checkpoint.inventory.raise_if_wrong(checkpoint.located.config_file.name)
     return checkpoint
 
@@ -92,7 +97,8 @@ def _check_digests(path: Path, wanted: bool | None) -> None:
 def _fill(model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
     for name in checkpoint.names():
         stored = checkpoint.read(name)
-        tensor = stored.to_dense(dtype)
+        is_quantised = isinstance(checkpoint, GgufCheckpoint) and checkpoint.is_quantised(name)
+        tensor = stored.to_dense(torch.bfloat16 if dtype is None and is_quantised else dtype)
         module, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(module), attribute, nn.Parameter(tensor))
         if not (isinstance(stored, Dense) and tensor is stored.tensor):

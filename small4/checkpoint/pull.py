@@ -27,16 +27,12 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
+from small4.checkpoint.cache import SHORT_NAMES
 from small4.checkpoint.fetch import BlobStore, Meter, PullProgress, RemoteFile
 from small4.errors import CheckpointNotFoundError, DownloadError, UnsafeFileError
 
 Layout = Literal["native", "hf"]
 
-SHORT_NAMES = {
-    "small4": "mistralai/Mistral-Small-4-119B-2603",
-    "small4:nvfp4": "mistralai/Mistral-Small-4-119B-2603-NVFP4",
-    "small4:eagle": "mistralai/Mistral-Small-4-119B-2603-eagle",
-}
 LAYOUTS: dict[Layout, tuple[str, re.Pattern[str]]] = {  # native first: the weights as their makers wrote them
     "native": ("params.json", re.compile(r"consolidated(-\d{5}-of-\d{5})?\.safetensors")),
     "hf": ("config.json", re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")),

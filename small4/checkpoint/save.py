@@ -16,6 +16,9 @@ from small4.checkpoint.atomic import replaced_directory
 from small4.checkpoint.configs import to_params
 from small4.checkpoint.encode import FILE_FORMATS, ActivationScales, encode, file_layout
 from small4.checkpoint.fields import read_json
+from small4.checkpoint.gguf_read import GgufCheckpoint
+from small4.checkpoint.gguf_write import KINDS as GGUF_KINDS
+from small4.checkpoint.gguf_write import Kind, write_gguf
 from small4.checkpoint.hf_config import to_hf
 from small4.checkpoint.load import FileCheckpoint
 from small4.checkpoint.locate import CONFIG_FILES, STEMS, Family
@@ -52,10 +55,14 @@ def save_model(
     names; a tokenizer beside a checkpoint that is converted comes along by itself. Saving over a directory is refused
     unless small4 wrote it; files of others in it are kept.
     """
-    if format not in FILE_FORMATS:
-        raise UnsupportedModelError(f"{format!r} is no format that save_model writes; known: {', '.join(FILE_FORMATS)}")
+    known = (*FILE_FORMATS, *GGUF_KINDS)
+    if format not in known:
+        raise UnsupportedModelError(f"{format!r} is no format that save_model writes; known: {', '.join(known)}")
     checkpoint = LiveModel(source) if isinstance(source, Transformer | DraftHead) else source
     path = Path(path)
+    if format == "gguf-bf16" or format == "gguf-q8_0":
+        _save_gguf(checkpoint, path, format, {**_companions(checkpoint), **(extra_files or {})})
+        return
     config = checkpoint.config
     raw = _config_file(config, format)
     copied = {**_companions(checkpoint), **(extra_files or {})}
@@ -65,6 +72,21 @@ def save_model(
         for name, file in copied.items():
             _copy(file, directory / name)
         write_manifest(directory, format, tensors)
+        _keep_foreign_files(path, directory)
+
+
+def _save_gguf(checkpoint: Checkpoint, path: Path, format: Kind, copied: Mapping[str, Path]) -> None:
+    """A single file (and its projector) where `path` names one, else a directory with a manifest."""
+    tekken = copied.get("tekken.json")
+    if path.suffix == ".gguf":
+        write_gguf(checkpoint, path, format, tokenizer=tekken)
+        return
+    with replaced_directory(path, _check_replaceable) as directory:
+        write_gguf(checkpoint, directory, format, tokenizer=tekken)
+        for name, file in copied.items():
+            if name != "tekken.json":
+                _copy(file, directory / name)
+        write_manifest(directory, format, {})
         _keep_foreign_files(path, directory)
 
 
@@ -145,9 +167,12 @@ def _family(format: Format) -> Family:
 
 
 def _companions(checkpoint: Checkpoint) -> dict[str, Path]:
-    if not isinstance(checkpoint, FileCheckpoint):
+    if isinstance(checkpoint, FileCheckpoint):
+        directory = checkpoint.located.directory
+    elif isinstance(checkpoint, GgufCheckpoint):
+        directory = checkpoint.path.parent
+    else:
         return {}
-    directory = checkpoint.located.directory
     return {name: directory / name for name in COMPANIONS if (directory / name).is_file()}
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from small4.checkpoint.gguf_read import GgufCheckpoint, is_gguf, open_gguf_files
 from small4.checkpoint.inventory import Inventory
 from small4.checkpoint.load import FileCheckpoint, open_files
 from small4.checkpoint.locate import locate
@@ -61,6 +62,8 @@ class Report:
 def verify(path: Path | str) -> Report:
     """Read everything and compare."""
     path = Path(path)
+    if is_gguf(path):
+        return _verify_gguf(path)
     located = locate(path)
     files = (located.config_file, *located.weight_files)
     problems = list(manifest_problems(path))
@@ -79,6 +82,33 @@ def verify(path: Path | str) -> Report:
         format=None if checkpoint is None else checkpoint.format,
         num_files=len(files),
         num_tensors=0 if checkpoint is None else len(checkpoint.shards.names()),
+        num_bytes=sum(file.stat().st_size for file in files),
+        has_manifest=(path / MANIFEST).is_file(),
+        problems=tuple(problems),
+    )
+
+
+def _verify_gguf(path: Path) -> Report:
+    problems = list(manifest_problems(path))
+    checkpoint: GgufCheckpoint | None = None
+    try:
+        checkpoint = open_gguf_files(path)
+    except CheckpointNotFoundError:
+        raise
+    except Small4Error as error:
+        problems.append(Problem(path.name, str(error)))
+    if checkpoint is not None:
+        problems += _inventory_problems(checkpoint.inventory)
+        for name in checkpoint.names():
+            if not is_finite(checkpoint.read(name).tensor):
+                problems.append(Problem(name, "holds NaN or infinity"))
+            checkpoint.release(name)
+    files = [path] if checkpoint is None and path.is_file() else [] if checkpoint is None else checkpoint.files
+    return Report(
+        path=path,
+        format=None if checkpoint is None else checkpoint.format,
+        num_files=len(files),
+        num_tensors=0 if checkpoint is None else len(checkpoint.types()),
         num_bytes=sum(file.stat().st_size for file in files),
         has_manifest=(path / MANIFEST).is_file(),
         problems=tuple(problems),

@@ -127,7 +127,7 @@ def test_a_directory_with_several_models_asks_for_one_of_them(tmp_path: Path) ->
     assert open_gguf(tmp_path / "b.gguf").config.vision is None
     assert open_gguf(tmp_path / "b.gguf", tmp_path / "mmproj-a.gguf").config.vision == VISION
     assert is_gguf(tmp_path)
-    assert not is_gguf(tmp_path / "c.gguf")
+    assert not is_gguf(tmp_path / "c.bin")
 
 
 def test_released_memory_is_read_again_from_the_file(tmp_path: Path) -> None:
