@@ -23,8 +23,8 @@ class LatentCache:
         self.latent_width = config.kv_lora_rank
         self.rows_LSC = torch.empty(config.n_layers, min(capacity, 256), config.kv_width, dtype=dtype)
 
-    def write(self, layer: int, latent_TL: Tensor, rope_key_TR: Tensor) -> tuple[Tensor, Tensor]:
-        """Put T new tokens behind those held and return all S latents and rope keys of the layer."""
+    def write(self, layer: int, latent_TL: Tensor, rope_key_TR: Tensor) -> Tensor:
+        """Put T new tokens behind those held and return all rows [S, C] of the layer: latent, then rope key."""
         end = self.length + latent_TL.shape[0]
         if end > self.capacity:
             raise ContextLengthError(f"the cache holds {self.capacity} tokens, {end} are needed; raise the context")
@@ -33,7 +33,7 @@ class LatentCache:
         rows_SC = self.rows_LSC[layer, :end]
         rows_SC[self.length :, : self.latent_width] = latent_TL
         rows_SC[self.length :, self.latent_width :] = rope_key_TR
-        return rows_SC[:, : self.latent_width], rows_SC[:, self.latent_width :]
+        return rows_SC
 
     def advance(self, num_tokens: int) -> None:
         """Count the tokens of a finished pass as held."""
@@ -60,6 +60,6 @@ class CachedAttention:
     def __call__(
         self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
     ) -> Tensor:
-        latent_SL, rope_key_SR = self.cache.write(layer, latent_TL, rope_key_TR)
+        rows_SC = self.cache.write(layer, latent_TL, rope_key_TR)
         form = self.form or ("absorbed" if query_TNH.shape[0] <= ABSORB_UP_TO else "expanded")
-        return attend(query_TNH, latent_SL, rope_key_SR, projection, form)
+        return attend(query_TNH, rows_SC, projection, form)

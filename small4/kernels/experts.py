@@ -1,8 +1,9 @@
-"""Routed experts through torch's grouped matrix product: same result as `reference.routed_experts`, fewer calls.
+"""Routed experts faster than `reference.routed_experts`, with the same signature and result.
 
-Tokens are sorted by expert, so that each expert multiplies one contiguous run of rows:
+`grouped_experts` has gradients, the others are for inference. Where many tokens come, they are sorted by expert, so
+that each expert multiplies one contiguous run of rows:
 
-    order = stable sort of expert ids;  rows = x[order];  offsets = cumulative count per expert
+    order = stable sort of expert ids;  rows = x[order];  ends = cumulative count per expert
     out[token] += weight * w2_e(silu(w1_e row) * w3_e row)
 """
 
@@ -28,3 +29,36 @@ def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13
     back = torch.empty_like(order)
     back[order] = torch.arange(order.shape[0], device=order.device)
     return out_rows_D[back].view(num_tokens, experts_per_token, -1).sum(dim=1)
+
+
+def sorted_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
+    """One product per expert that has rows, written in place; for inference over many tokens."""
+    flat_ids = expert_ids_TK.reshape(-1)
+    order = torch.argsort(flat_ids, stable=True)
+    token_ids = order // expert_ids_TK.shape[1]
+    rows_D = x_TD[token_ids]
+    out_rows_D = torch.empty_like(rows_D)
+    end = 0
+    for expert_id, count in enumerate(torch.bincount(flat_ids, minlength=w13.shape[0]).tolist()):
+        if count == 0:
+            continue
+        start, end = end, end + count
+        hidden_F = swiglu(F.linear(rows_D[start:end], w13[expert_id]))
+        torch.mm(hidden_F, w2[expert_id].t(), out=out_rows_D[start:end])
+    out_rows_D *= weights_TK.reshape(-1)[order].unsqueeze(-1)
+    return torch.zeros_like(x_TD).index_add_(0, token_ids, out_rows_D)
+
+
+def few_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
+    """Row by row, nothing sorted or gathered; for inference over one or two tokens, where calls cost most."""
+    num_tokens, experts_per_token = expert_ids_TK.shape
+    expert_ids = expert_ids_TK.flatten().tolist()
+    gate_up_F = x_TD.new_empty(len(expert_ids), w13.shape[1])
+    for slot, expert_id in enumerate(expert_ids):
+        row = slot // experts_per_token
+        torch.mm(x_TD[row : row + 1], w13[expert_id].t(), out=gate_up_F[slot : slot + 1])
+    hidden_F = swiglu(gate_up_F)
+    out_D = x_TD.new_empty(len(expert_ids), x_TD.shape[1])
+    for slot, expert_id in enumerate(expert_ids):
+        torch.mm(hidden_F[slot : slot + 1], w2[expert_id].t(), out=out_D[slot : slot + 1])
+    return (out_D.view(num_tokens, experts_per_token, -1) * weights_TK.unsqueeze(-1)).sum(dim=1)

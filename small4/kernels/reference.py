@@ -16,9 +16,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     The quotient is taken in float32 and rounded to the input's type before the weight multiplies it, as the reference
     does (specification 1.3).
     """
-    x32 = x.float()
-    normed = x32 * torch.rsqrt(x32.pow(2).mean(-1, keepdim=True) + eps)
-    return weight * normed.to(x.dtype)
+    return weight * F.rms_norm(x, x.shape[-1:], None, eps)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -42,33 +40,31 @@ def causal_attention(query_TNH: Tensor, key_SNH: Tensor, value_SNV: Tensor, scal
 
     Scores in the model's type, softmax in float32 (specification 1.3 f).
     """
-    num_queries, num_keys = query_TNH.shape[0], key_SNH.shape[0]
-    scores_NTS = query_TNH.transpose(0, 1) @ key_SNH.permute(1, 2, 0) * scale
-    scores_NTS = scores_NTS + _causal_mask(num_queries, num_keys, scores_NTS)
+    scores_NTS = _hide_later(query_TNH.transpose(0, 1) @ key_SNH.permute(1, 2, 0) * scale)
     weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_TNH.dtype)
     return (weights_NTS @ value_SNV.transpose(0, 1)).transpose(0, 1)
 
 
-def latent_attention(
-    query_latent_TNL: Tensor, query_rope_TNR: Tensor, latent_SL: Tensor, rope_key_SR: Tensor, scale: float
-) -> Tensor:
+def latent_attention(query_latent_TNL: Tensor, query_rope_TNR: Tensor, rows_SC: Tensor, scale: float) -> Tensor:
     """Absorbed latent attention: all heads read the same latent rows -> per-head mix of latents [T, N, L].
 
+    A row is a token's latent with its rope key behind it, C = L + R.
     score = (q_latent . latent + q_rope . rope_key) * scale, causal as in `causal_attention`.
     """
     query_NTC = torch.cat([query_latent_TNL, query_rope_TNR], dim=-1).transpose(0, 1)
-    key_SC = torch.cat([latent_SL, rope_key_SR], dim=-1)
-    scores_NTS = query_NTC @ key_SC.T * scale
-    scores_NTS = scores_NTS + _causal_mask(query_NTC.shape[1], key_SC.shape[0], scores_NTS)
+    scores_NTS = _hide_later(query_NTC @ rows_SC.T * scale)
     weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_NTC.dtype)
-    return (weights_NTS @ latent_SL).transpose(0, 1)
+    return (weights_NTS @ rows_SC[:, : query_latent_TNL.shape[-1]]).transpose(0, 1)
 
 
-def _causal_mask(num_queries: int, num_keys: int, like: Tensor) -> Tensor:
-    """[T, S]: 0 where query t, the (S - T + t)-th token, may look; the type's lowest value elsewhere."""
-    hidden = torch.ones(num_queries, num_keys, dtype=torch.bool, device=like.device)
-    hidden = hidden.triu(diagonal=num_keys - num_queries + 1)
-    return torch.zeros_like(hidden, dtype=like.dtype).masked_fill(hidden, torch.finfo(like.dtype).min)
+def _hide_later(scores_NTS: Tensor) -> Tensor:
+    """The type's lowest value where query t, the (S - T + t)-th token, may not look."""
+    num_queries, num_keys = scores_NTS.shape[1:]
+    if num_queries == 1:
+        return scores_NTS
+    hidden_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=scores_NTS.device)
+    hidden_TS = hidden_TS.triu(diagonal=num_keys - num_queries + 1)
+    return scores_NTS.masked_fill(hidden_TS, torch.finfo(scores_NTS.dtype).min)
 
 
 def route(logits_TE: Tensor, experts_per_token: int, scale: float) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from small4.kernels.attention import fused_causal_attention
 from small4.kernels.reference import causal_attention, latent_attention, rotate_interleaved
 from small4.model.config import ModelConfig
 from small4.model.layers import RMSNorm
@@ -52,12 +53,14 @@ class LatentProjection:
         """Queries against latents [T, N, L] and against rope keys [T, N, R]."""
         query_nope_TNP, query_rope_TNR = query_TNH.tensor_split([self.nope_dim], dim=-1)
         w_uk_NPL, _ = self._per_head()
-        return torch.einsum("tnp,npl->tnl", query_nope_TNP, w_uk_NPL), query_rope_TNR
+        query_latent_NTL = torch.bmm(query_nope_TNP.transpose(0, 1), w_uk_NPL)
+        return query_latent_NTL.transpose(0, 1), query_rope_TNR
 
     def values(self, mixed_TNL: Tensor) -> Tensor:
         """Per-head mixes of latents -> per-head values [T, N, V]."""
         _, w_uv_NVL = self._per_head()
-        return torch.einsum("tnl,nvl->tnv", mixed_TNL, w_uv_NVL)
+        # The weights stand on the left: for one token this reads them as they lie instead of copying them transposed.
+        return torch.bmm(w_uv_NVL, mixed_TNL.permute(1, 2, 0)).permute(2, 0, 1)
 
     def _per_head(self) -> tuple[Tensor, Tensor]:
         per_head_NXL = self.wkv_b.view(self.num_heads, self.nope_dim + self.value_dim, -1)
@@ -74,16 +77,18 @@ class Attention(Protocol):
         ...
 
 
-def attend(
-    query_TNH: Tensor, latent_SL: Tensor, rope_key_SR: Tensor, projection: LatentProjection, form: Form
-) -> Tensor:
-    """The last T of one sequence's S tokens attend over all of it -> [T, N, V]. This is the definition."""
-    if form == "expanded":
-        key_SNH, value_SNV = projection.expand(latent_SL, rope_key_SR)
-        return causal_attention(query_TNH, key_SNH, value_SNV, projection.scale)
-    query_latent_TNL, query_rope_TNR = projection.absorb(query_TNH)
-    mixed_TNL = latent_attention(query_latent_TNL, query_rope_TNR, latent_SL, rope_key_SR, projection.scale)
-    return projection.values(mixed_TNL)
+def attend(query_TNH: Tensor, rows_SC: Tensor, projection: LatentProjection, form: Form) -> Tensor:
+    """The last T of one sequence's S tokens attend over all of it -> [T, N, V].
+
+    `rows_SC` holds each token's latent and, behind it, its rope key: C = L + R, as a cache keeps them.
+    """
+    if form == "absorbed":
+        return projection.values(latent_attention(*projection.absorb(query_TNH), rows_SC, projection.scale))
+    rank = projection.wkv_b.shape[1]
+    key_SNH, value_SNV = projection.expand(rows_SC[:, :rank], rows_SC[:, rank:])
+    # Float32 keeps to the definition: it is there to be compared, and small. Everything else takes the fused kernel.
+    run = causal_attention if query_TNH.dtype == torch.float32 else fused_causal_attention
+    return run(query_TNH, key_SNH, value_SNV, projection.scale)
 
 
 class FullAttention:
@@ -96,9 +101,8 @@ class FullAttention:
     def __call__(
         self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
     ) -> Tensor:
-        parts = zip(
-            query_TNH.split(self.lengths), latent_TL.split(self.lengths), rope_key_TR.split(self.lengths), strict=True
-        )
+        rows_TC = torch.cat([latent_TL, rope_key_TR], dim=-1)
+        parts = zip(query_TNH.split(self.lengths), rows_TC.split(self.lengths), strict=True)
         return torch.cat([attend(*part, projection, self.form) for part in parts])
 
 

@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from small4.kernels.experts import grouped_experts
-from small4.kernels.reference import route, routed_experts
+from small4.kernels.experts import few_experts, grouped_experts, sorted_experts
+from small4.kernels.reference import route
 from small4.model.config import ModelConfig, MoeConfig
 
 RoutingObserver = Callable[[int, Tensor, Tensor], None]  # layer, gate logits [T, E], chosen expert ids [T, K]
@@ -25,9 +25,10 @@ class Experts(nn.Module):
         self.w2 = nn.Parameter(torch.empty(moe.num_experts, dim, moe.expert_hidden_dim))
 
     def forward(self, x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor) -> Tensor:
-        few_rows_per_expert = x_TD.shape[0] <= 2 and not torch.is_grad_enabled()
-        run = routed_experts if few_rows_per_expert else grouped_experts
-        return run(x_TD, weights_TK, expert_ids_TK, self.w13, self.w2)
+        call = (x_TD, weights_TK, expert_ids_TK, self.w13, self.w2)
+        if torch.is_grad_enabled():
+            return grouped_experts(*call)
+        return few_experts(*call) if x_TD.shape[0] <= 2 else sorted_experts(*call)
 
 
 def choose_experts(
