@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 
 from small4.cli.chat import chat_command
+from small4.cli.convert import convert_command
+from small4.cli.inspection import show_command, verify_command
 from small4.cli.installed import list_command, remove_command
 from small4.cli.pull import pull_command
 from small4.cli.run import run_command
@@ -31,6 +33,9 @@ app.command("pull", short_help="Fetch a checkpoint; an interrupted pull goes on.
 app.command("list", short_help="List the models on this machine.")(list_command)
 app.command("ls", hidden=True)(list_command)
 app.command("rm", short_help="Delete a model from the hub cache.")(remove_command)
+app.command("show", short_help="Tell what a checkpoint is.")(show_command)
+app.command("verify", short_help="Check every byte of a checkpoint.")(verify_command)
+app.command("convert", short_help="Write a checkpoint in another format.")(convert_command)
 app.command("train", short_help="Train a nano from nothing.")(train_command)
 app.command("eval", short_help="Measure a nano on held-out problems.")(eval_command)
 
