@@ -9,7 +9,7 @@ from small4.cli import options
 
 if TYPE_CHECKING:
     from small4.cli.ink import Ink
-    from small4.cli.repl import Repl
+    from small4.cli.repl import Repl, Settings
     from small4.cli.speaker import Speaker
 
 DEMONSTRATION = "17+48+36+25"
@@ -41,10 +41,6 @@ def chat_command(
     check_budget(budget)
     check_max_tokens(max_tokens)
     speaker = load_speaker(model)
-    ink = Ink(sys.stdout)
-    if not sys.stdin.isatty():
-        demonstrate(speaker, ink)
-        return
     settings = Settings(
         effort=wanted_effort or default_effort(speaker),
         system=None if system is None else check_text(system),
@@ -53,20 +49,26 @@ def chat_command(
         sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         hide_reasoning=hide_reasoning,
     )
+    ink = Ink(sys.stdout)
+    if not sys.stdin.isatty():
+        demonstrate(speaker, ink, settings)
+        return
     repl = Repl(speaker, ink, settings)
     repl.images = pictures
     converse(repl)
 
 
-def demonstrate(speaker: "Speaker", ink: "Ink") -> None:
+def demonstrate(speaker: "Speaker", ink: "Ink", settings: "Settings") -> None:
     """One question with its thought shown, for those who have no terminal to type in."""
-    from small4.cli.repl import Repl, Settings
+    from dataclasses import replace
+
+    from small4.cli.repl import Repl
     from small4.cli.speaker import label
 
     ink.line(label(speaker), "dim")
     ink.line("standard input is no terminal: one demonstration question, then the end", "dim")
     ink.line(f"> {DEMONSTRATION}")
-    answer = Repl(speaker, ink, Settings(effort="high")).ask(DEMONSTRATION)
+    answer = Repl(speaker, ink, replace(settings, effort="high")).ask(DEMONSTRATION)
     if answer.finish == "aborted":
         raise typer.Exit(130)
 

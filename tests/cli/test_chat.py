@@ -21,6 +21,7 @@ from small4.cli.chat import demonstrate
 from small4.cli.ink import Ink
 from small4.cli.names import NANO_NOTE
 from small4.cli.prompt import CommandCompleter, has_open_fence
+from small4.cli.repl import Settings
 from tests.cli.scripted import ScriptedSpeaker
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +31,7 @@ WHERE_IS_THE_CURSOR = "\x1b[6n"  # a question that terminals answer
 
 def test_without_a_terminal_one_question_is_answered_with_its_thought() -> None:
     speaker, stream = ScriptedSpeaker(), StringIO()
-    demonstrate(speaker, Ink(stream))
+    demonstrate(speaker, Ink(stream), Settings(effort="none"))
     text = stream.getvalue()
     assert text.startswith(NANO_NOTE)
     assert "> 17+48+36+25\nthinking:\n  17+48: 7+8=15\n  so 65\nanswer:\n65\n" in text

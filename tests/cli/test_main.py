@@ -1,45 +1,19 @@
 """The command from outside: what it loads, where text goes, and how it ends."""
 
-import io
 import json
 import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
 
 from small4.cli import installed
 from small4.cli.failures import mendable
-from small4.cli.main import main
+from tests.cli.conftest import Small4
 
 ROOT = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True)
-class Done:
-    returncode: object
-    stdout: str
-    stderr: str
-
-
-@pytest.fixture
-def small4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
-    """Run the command in this process, in an empty directory, with an empty home and no terminal."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-
-    def run(*arguments: str, stdin: bytes = b"") -> Done:
-        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
-        with pytest.raises(SystemExit) as exit:
-            main(list(arguments))
-        return Done(exit.value.code, *capsys.readouterr())
-
-    return run
 
 
 def process(program: str, *arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
@@ -71,15 +45,17 @@ def test_python_m_small4_is_the_command(tmp_path: Path) -> None:
     assert process(program, home=tmp_path).stdout.startswith("small4 ")
 
 
-def test_help_lists_every_verb_with_its_purpose(small4: Callable[..., Done]) -> None:
+def test_help_lists_every_verb_with_its_purpose(small4: Small4) -> None:
     text = small4("--help").stdout
-    for verb in ("run", "chat", "pull", "list", "rm", "train", "eval"):
+    for verb in ("run", "chat", "pull", "list", "rm", "show", "verify", "convert", "train", "eval"):
         assert f"\n  {verb} " in text
     assert "..." not in text.split("Commands:")[1]
 
 
-@pytest.mark.parametrize("verb", ["run", "chat", "pull", "list", "ls", "rm", "train", "eval"])
-def test_every_verb_has_help(verb: str, small4: Callable[..., Done]) -> None:
+@pytest.mark.parametrize(
+    "verb", ["run", "chat", "pull", "list", "ls", "rm", "show", "verify", "convert", "train", "eval"]
+)
+def test_every_verb_has_help(verb: str, small4: Small4) -> None:
     done = small4(verb, "--help")
     assert done.returncode == 0
     assert done.stdout.startswith(f"Usage: small4 {verb} ")
@@ -92,14 +68,14 @@ def test_status_is_six_lines_and_loads_no_torch(tmp_path: Path) -> None:
     assert str(tmp_path / "hf" / "hub") in lines[4]
 
 
-def test_status_as_json(small4: Callable[..., Done], tmp_path: Path) -> None:
+def test_status_as_json(small4: Small4, tmp_path: Path) -> None:
     status = json.loads(small4("--json").stdout)
     assert status["cache_path"] == str(tmp_path / "hub")
     assert status["small4_path"] is None
     assert status["next"]
 
 
-def test_version_is_one_line(small4: Callable[..., Done]) -> None:
+def test_version_is_one_line(small4: Small4) -> None:
     assert small4("--version").stdout.startswith("small4 ")
 
 
@@ -132,7 +108,7 @@ def test_version_is_one_line(small4: Callable[..., Done]) -> None:
     ],
     ids=" ".join,
 )
-def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], told: str, small4: Callable[..., Done]) -> None:
+def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], told: str, small4: Small4) -> None:
     done = small4(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
@@ -141,19 +117,19 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], told: st
     assert done.stdout == ""
 
 
-def test_an_unknown_option_is_a_mistake_too(small4: Callable[..., Done]) -> None:
+def test_an_unknown_option_is_a_mistake_too(small4: Small4) -> None:
     done = small4("run", "--brightness", "3")
     assert done.returncode == 2
     assert "No such option: --brightness" in done.stderr
 
 
-def test_standard_input_that_is_no_text_is_a_mistake(small4: Callable[..., Done]) -> None:
+def test_standard_input_that_is_no_text_is_a_mistake(small4: Small4) -> None:
     done = small4("run", "nano", "-", stdin=b"a\xff")
     assert done.returncode == 2
     assert "standard input is not UTF-8 text at byte 1" in done.stderr
 
 
-def test_an_image_over_the_limit_is_not_read(small4: Callable[..., Done], tmp_path: Path) -> None:
+def test_an_image_over_the_limit_is_not_read(small4: Small4, tmp_path: Path) -> None:
     with (tmp_path / "big.png").open("wb") as file:
         file.truncate(11 * 2**20)
     done = small4("run", "nano", "hi", "-a", "big.png")
@@ -175,7 +151,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
 
 
 def test_a_bug_is_told_in_short_and_its_traceback_kept(
-    small4: Callable[..., Done], failing: Callable[[BaseException], None], tmp_path: Path
+    small4: Small4, failing: Callable[[BaseException], None], tmp_path: Path
 ) -> None:
     failing(ZeroDivisionError("no"))
     done = small4("list")
@@ -188,7 +164,7 @@ def test_a_bug_is_told_in_short_and_its_traceback_kept(
 
 
 def test_debug_shows_the_traceback_of_a_bug(
-    small4: Callable[..., Done], failing: Callable[[BaseException], None], tmp_path: Path
+    small4: Small4, failing: Callable[[BaseException], None], tmp_path: Path
 ) -> None:
     failing(ZeroDivisionError("no"))
     done = small4("--debug", "list")
@@ -197,16 +173,14 @@ def test_debug_shows_the_traceback_of_a_bug(
     assert not (tmp_path / "state").exists()
 
 
-def test_control_c_anywhere_exits_with_130(
-    small4: Callable[..., Done], failing: Callable[[BaseException], None]
-) -> None:
+def test_control_c_anywhere_exits_with_130(small4: Small4, failing: Callable[[BaseException], None]) -> None:
     failing(KeyboardInterrupt())
     done = small4("list")
     assert (done.returncode, done.stderr) == (130, "")
 
 
 def test_what_the_system_refuses_is_told_with_its_path(
-    small4: Callable[..., Done], failing: Callable[[BaseException], None]
+    small4: Small4, failing: Callable[[BaseException], None]
 ) -> None:
     failing(PermissionError(13, "Permission denied", "/somewhere"))
     done = small4("list")
@@ -223,12 +197,12 @@ def test_a_missing_extra_names_its_command() -> None:
     assert told == "torch is not installed; run: pip install 'small4[local]'"
 
 
-def test_list_as_json_is_an_array(small4: Callable[..., Done]) -> None:
+def test_list_as_json_is_an_array(small4: Small4) -> None:
     rows = json.loads(small4("list", "--json").stdout)
     assert {row["name"] for row in rows} <= {"nano"}
 
 
-def test_a_model_of_the_cache_is_listed_and_removed(small4: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_model_of_the_cache_is_listed_and_removed(small4: Small4, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "params.json").write_text('{"q_lora_rank": 1, "kv_lora_rank": 1}')

@@ -1,0 +1,164 @@
+"""`show`, `verify`, `convert`, `run`, `chat` and `eval` on a checkpoint with random weights."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Small4
+
+
+def test_show_tells_shape_format_and_what_is_missing(small4: Small4, checkpoint: Path) -> None:
+    done = small4("show", str(checkpoint))
+    assert done.returncode == 0
+    assert "hf-fp8" in done.stdout
+    assert "model of 2 layers of width 32, 2 heads" in done.stdout
+    assert "4 per layer, 2 per token and 1 shared, width 32" in done.stdout
+    assert done.stdout.endswith("missing     nothing\nunexpected  nothing\nmismatched  nothing\n")
+
+
+def test_show_as_json_counts_parameters_by_component(small4: Small4, checkpoint: Path) -> None:
+    facts = json.loads(small4("show", str(checkpoint), "--json").stdout)
+    assert facts["format"] == "hf-fp8"
+    assert sum(facts["parameters_by_component"].values()) == facts["parameters"]
+    assert facts["config"]["n_layers"] == 2
+
+
+def test_verify_says_that_a_good_checkpoint_is_sound(small4: Small4, checkpoint: Path) -> None:
+    done = small4("verify", str(checkpoint))
+    assert done.returncode == 0
+    assert "is sound: hf-fp8" in done.stdout
+    assert "digests match" in done.stdout
+
+
+@pytest.fixture
+def damaged(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy with one bit turned in its last weight."""
+    copy = tmp_path / "damaged"
+    shutil.copytree(checkpoint, copy)
+    weights = copy / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    return copy
+
+
+def test_verify_names_what_is_damaged_and_exits_with_2(small4: Small4, damaged: Path) -> None:
+    done = small4("verify", str(damaged))
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert "model.safetensors" in done.stderr
+    assert "problem(s); fetch or save it again" in done.stderr
+    report = small4("verify", str(damaged), "--json")
+    assert report.returncode == 2
+    assert json.loads(report.stdout)["problems"]
+
+
+@pytest.mark.parametrize("format", ["native-bf16", "hf-bf16", "nvfp4"])
+def test_convert_writes_a_sound_checkpoint_with_its_tokenizer(
+    format: str, small4: Small4, checkpoint: Path, tmp_path: Path
+) -> None:
+    done = small4("convert", str(checkpoint), "converted", "--format", format)
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"converted  ({format}, ")
+    assert (tmp_path / "converted" / "tekken.json").exists()
+    assert json.loads(small4("verify", "converted", "--json").stdout)["problems"] == []
+
+
+@pytest.mark.parametrize("verb", ["show", "verify"])
+@pytest.mark.parametrize("name", ["nowhere/at/all", "./empty"])
+def test_what_is_no_checkpoint_is_a_mistake(verb: str, name: str, small4: Small4, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    done = small4(verb, name)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+
+
+def test_convert_refuses_an_unknown_format_and_a_full_directory(
+    small4: Small4, checkpoint: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").touch()
+    unknown = small4("convert", str(checkpoint), "x", "-f", "int3")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "unknown format 'int3'; there are hf-bf16, " in unknown.stderr
+    full = small4("convert", str(checkpoint), "precious", "-f", "hf-bf16")
+    assert full.returncode == 2
+    assert "precious holds files that small4 did not write" in full.stderr
+
+
+def test_run_answers_from_a_directory(small4: Small4, checkpoint: Path) -> None:
+    done = small4("run", str(checkpoint), "17+48", "--max-tokens", "5", "--json")
+    assert done.returncode == 0
+    answer = json.loads(done.stdout)
+    assert answer["model"] == str(checkpoint)
+    assert answer["usage"]["completion_tokens"] == 5
+    assert "(cut off at the limit of 5 tokens; raise --max-tokens)" in done.stderr
+
+
+def test_the_same_seed_gives_the_same_text(small4: Small4, checkpoint: Path) -> None:
+    ask = ["run", str(checkpoint), "17+48", "--max-tokens", "8", "-T", "1", "--seed", "7"]
+    assert small4(*ask).stdout == small4(*ask).stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--temperature", "9"], "temperature is 9"),
+        (["--top-p", "0"], "top_p is 0"),
+        (["--top-k", "0"], "top_k is 0"),
+        (["--min-p", "2"], "min_p is 2"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--max-tokens", "99999"], "99999"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_the_sampler_refuses_is_a_mistake(options: list[str], told: str, small4: Small4, checkpoint: Path) -> None:
+    done = small4("run", str(checkpoint), "17+48", *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_over_long_question_is_refused_with_both_numbers(small4: Small4, checkpoint: Path) -> None:
+    done = small4("run", str(checkpoint), "-", stdin=b"1+" * 2000)
+    assert done.returncode == 2
+    assert "the limit is 2048" in done.stderr
+    assert "the prompt has 40" in done.stderr
+
+
+def test_an_image_for_a_model_without_eyes_is_refused(small4: Small4, checkpoint: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "dot.png")
+    done = small4("run", str(checkpoint), "what is it?", "-a", "dot.png")
+    assert done.returncode == 2
+    assert "image" in done.stderr
+
+
+def test_chat_without_a_terminal_shows_one_question_and_exits_0(small4: Small4, checkpoint: Path) -> None:
+    done = small4("chat", str(checkpoint), "--max-tokens", "5")
+    assert done.returncode == 0
+    assert "> 17+48+36+25\n" in done.stdout
+
+
+def test_eval_prints_a_row_per_skill_and_effort(small4: Small4, checkpoint: Path) -> None:
+    done = small4("eval", str(checkpoint), "--suite", "sum2", "--n", "3")
+    assert done.returncode == 0
+    header, *rows = done.stdout.splitlines()
+    assert header.split()[:4] == ["skill", "effort", "n", "accuracy"]
+    assert [row.split()[:3] for row in rows] == [["sum2", "none", "3"], ["sum2", "high", "3"]]
+
+
+def test_eval_as_json_and_its_mistakes(small4: Small4, checkpoint: Path) -> None:
+    rows = json.loads(small4("eval", str(checkpoint), "--suite", "sum2", "-e", "none", "--n", "2", "--json").stdout)
+    assert [(row["skill"], row["effort"], row["n"]) for row in rows] == [("sum2", "none", 2)]
+    unknown = small4("eval", str(checkpoint), "--suite", "poetry")
+    assert unknown.returncode == 2
+    assert "poetry" in unknown.stderr
+
+
+def test_a_list_finds_the_checkpoints_of_a_directory(small4: Small4, checkpoint: Path) -> None:
+    names = [row["name"] for row in json.loads(small4("list", str(checkpoint.parent), "--json").stdout)]
+    assert str(checkpoint) in names
