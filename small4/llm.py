@@ -112,6 +112,7 @@ class LLM:
             images=images,
             stop_ids=(self.tokenizer.special_id(END),) if stop_ids is None else stop_ids,
             thought_limit=limit,
+            num_ids=self.tokenizer.vocab_size,
         )
 
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
@@ -156,26 +157,19 @@ class LLM:
 
     def _events(self, prompt_ids: Sequence[int], tokens: Iterator[int]) -> Iterator[ChatEvent]:
         open_id, close_id = self.tokenizer.special_id(THINK_OPEN), self.tokenizer.special_id(THINK_CLOSE)
-        end_id = self.tokenizer.special_id(END)
-        in_thought = is_thinking(prompt_ids, open_id, close_id)
-        parser = OutputParser(self.tokenizer, in_thought=in_thought)
-        completed = reasoned = 0
+        parser = OutputParser(self.tokenizer, in_thought=is_thinking(prompt_ids, open_id, close_id))
+        completed = 0
         reason: FinishReason = "length"
-        called = False
         for token_id in tokens:
             completed += 1
-            if token_id == end_id:
+            if token_id == self.tokenizer.special_id(END):
                 reason = "stop"
                 break
-            in_thought = token_id == open_id or (in_thought and token_id != close_id)
-            reasoned += in_thought or token_id == close_id
-            for event in parser.push(token_id):
-                called = called or isinstance(event, ToolCallStart)
-                yield event
+            yield from parser.push(token_id)
         yield from parser.finish()
-        if called and reason == "stop":
+        if reason == "stop" and parser.num_calls:
             reason = "tool_calls"
-        yield Finish(reason, Usage(len(prompt_ids), completed, reasoned))
+        yield Finish(reason, Usage(len(prompt_ids), completed, parser.num_reasoning_tokens))
 
 
 def load(name_or_path: str | Path, *, dtype: str = "auto") -> LLM:

@@ -48,8 +48,11 @@ def generate(
     images: Sequence[Tensor] = (),
     stop_ids: Sequence[int] = (2,),
     thought_limit: ThoughtLimit | None = None,
+    num_ids: int | None = None,
 ) -> Iterator[int]:
     """Yield new token ids, the stop id included; ends at a stop id or after `max_tokens`.
+
+    `num_ids` keeps to that many first ids, for a tokenizer that has fewer than the model has rows.
 
     Raises ContextLengthError where prompt and `max_tokens` exceed `context_length`, before any work is done.
     """
@@ -59,7 +62,7 @@ def generate(
     cache = LatentCache(model.config, len(token_ids) + max_tokens, model.tok_embeddings.weight.dtype)
     logits_W = prefill(model, cache, torch.tensor(token_ids), images)
     for count in range(1, max_tokens + 1):
-        token_id = sampler(logits_W)
+        token_id = sampler(logits_W[:num_ids])
         if thought_limit is not None:
             token_id = thought_limit.apply(token_id)
         yield token_id
