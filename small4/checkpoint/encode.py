@@ -10,6 +10,7 @@ What is quantised already passes through with its codes as they are wherever the
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -56,6 +57,7 @@ def encode(
     return _encode_dense(name, row, dense, config, format.startswith("hf-"))
 
 
+@lru_cache(maxsize=1)
 def file_layout(config: Config, format: Format) -> dict[str, list[tuple[str, Tensor]]]:
     """For every parameter its tensors in a file of `format`, without memory: names, types and shapes only."""
     shapes = parameter_shapes(config)
@@ -100,8 +102,9 @@ def _encode_dense(name: str, row: Row, dense: Tensor, config: Config, is_hf: boo
             dense = pairs_to_halves(Dense(dense), config.vision.num_attention_heads).to_dense()
         yield _hf_name(name, config), dense
     elif is_fused_experts(name):
-        for parts, index in _experts(name, dense):
-            yield parts.weight, dense[index]
+        parts = _expert_parts(name, dense.shape[0])
+        for expert, matrix in zip(parts, _apart(dense, len(parts)), strict=True):
+            yield expert.weight, matrix
     else:
         yield name, dense
 
@@ -117,10 +120,12 @@ def _encode_fp8(name: str, stored: Stored, config: Config, is_hf: bool, given: f
     scale = stored.scale.expand(scales)
     activation = _input_scale(given, stored.activation_scale, scales, scale, torch.bfloat16)
     if fused and not is_hf:
-        for parts, (expert, part) in _experts(name, stored.codes):
-            yield parts.weight, stored.codes[expert, part]
-            yield parts.scale, scale[expert, _share(part), 0]
-            yield parts.activation_scale, activation[expert, _share(part), 0]
+        experts = _expert_parts(name, stored.shape[0])
+        columns = (_apart(stored.codes, len(experts)), scale.reshape(-1).unbind(), activation.reshape(-1).unbind())
+        for expert, codes, one_scale, one_activation in zip(experts, *columns, strict=True):
+            yield expert.weight, codes
+            yield expert.scale, one_scale
+            yield expert.activation_scale, one_activation
         return
     parts = hf_parts(_hf_name(name, config)) if is_hf else native_parts(name)
     yield parts.weight, stored.codes
@@ -140,11 +145,15 @@ def _encode_nvfp4(name: str, stored: Stored, given: float | Tensor | None) -> Te
     if not fused:
         yield from _nvfp4_parts(native_parts(name), stored.packed, stored.scale, global_scale, input_scale)
         return
-    for parts, (expert, part) in _experts(name, stored.packed):
-        place = expert, _share(part), 0
-        yield from _nvfp4_parts(
-            parts, stored.packed[expert, part], stored.scale[expert, part], global_scale[place], input_scale[place]
-        )
+    experts = _expert_parts(name, stored.shape[0])
+    columns = (
+        _apart(stored.packed, len(experts)),
+        _apart(stored.scale, len(experts)),
+        global_scale.reshape(-1).unbind(),
+        input_scale.reshape(-1).unbind(),
+    )
+    for expert, *tensors in zip(experts, *columns, strict=True):
+        yield from _nvfp4_parts(expert, *tensors)
 
 
 def _nvfp4_parts(parts: Parts, packed: Tensor, scale: Tensor, global_scale: Tensor, input_scale: Tensor) -> Tensors:
@@ -154,18 +163,14 @@ def _nvfp4_parts(parts: Parts, packed: Tensor, scale: Tensor, global_scale: Tens
     yield str(parts.input_scale), input_scale.reshape(1)
 
 
-def _experts(name: str, fused: Tensor) -> Iterator[tuple[Parts, tuple[int, slice]]]:
-    """Where each single expert's matrix lies in the fused tensor, and what its parts are called."""
-    names = expert_names(name, fused.shape[0])
-    rows = fused.shape[1] // len(names[0])
-    for expert, matrices in enumerate(names):
-        for part, matrix in enumerate(matrices):
-            yield native_parts(matrix), (expert, slice(part * rows, (part + 1) * rows))
+def _expert_parts(name: str, num_experts: int) -> list[Parts]:
+    """What the parts of each single expert's matrices are called, in the order in which they are stacked."""
+    return [native_parts(matrix) for matrices in expert_names(name, num_experts) for matrix in matrices]
 
 
-def _share(rows: slice) -> int:
-    """Which of the scales of an expert covers these rows: 0 for w1 and w2, 1 for w3."""
-    return 0 if rows.start == 0 else 1
+def _apart(fused: Tensor, count: int) -> tuple[Tensor, ...]:
+    """The stacked matrices one by one, without a copy."""
+    return fused.reshape(count, -1, fused.shape[-1]).unbind()
 
 
 def _input_scale(

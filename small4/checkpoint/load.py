@@ -64,7 +64,7 @@ def load_model(
     transformers after training there wants `yarn.apply_scale`. `check_digests` compares every file with the manifest
     of the save first, which reads everything once more; by default that is done where it is not felt.
     """
-    _check_digests(Path(path), check_digests)
+    _check_digests(locate(Path(path)), check_digests)
     checkpoint = open_checkpoint(path)
     model = blank_model(config or checkpoint.config)
     if not isinstance(model, Transformer):
@@ -77,7 +77,7 @@ def load_draft(
     path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, check_digests: bool | None = None
 ) -> DraftHead:
     """The draft head in a directory; arguments as for `load_model`."""
-    _check_digests(Path(path), check_digests)
+    _check_digests(locate(Path(path)), check_digests)
     checkpoint = open_checkpoint(path)
     draft = blank_model(checkpoint.config)
     if not isinstance(draft, DraftHead):
@@ -86,12 +86,15 @@ def load_draft(
     return draft
 
 
-def _check_digests(path: Path, wanted: bool | None) -> None:
+def _check_digests(located: Located, wanted: bool | None) -> None:
     if wanted is None:
-        wanted = sum(file.stat().st_size for file in path.glob("*.safetensors")) <= MAX_UNASKED_DIGEST_BYTES
-    problem = next(manifest_problems(path), None) if wanted else None
+        wanted = sum(file.stat().st_size for file in located.weight_files) <= MAX_UNASKED_DIGEST_BYTES
+    names = {file.name for file in (located.config_file, *located.weight_files)}
+    problem = next(manifest_problems(located.directory, names), None) if wanted else None
     if problem is not None:
-        raise VerificationError(f"{path} is damaged: {problem.where} {problem.what}. Fetch or save it again")
+        raise VerificationError(
+            f"{located.directory} is damaged: {problem.where} {problem.what}. Fetch or save it again"
+        )
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:

@@ -1,7 +1,7 @@
 """The manifest of a checkpoint: SHA-256 of every file and every tensor, written last and compared later."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ def write_manifest(directory: Path, format: str, tensors: dict[str, tuple[str, s
     write_json(directory / MANIFEST, manifest)
 
 
-def manifest_problems(path: Path) -> Iterator[Problem]:
-    """Where the files are not those that were saved; nothing where there is no manifest to compare with."""
+def manifest_problems(path: Path, only: Collection[str] | None = None) -> Iterator[Problem]:
+    """Where the files (all, or `only` some) are not those that were saved; nothing where there is no manifest."""
     if not (path / MANIFEST).is_file():
         return
     try:
@@ -53,7 +53,8 @@ def manifest_problems(path: Path) -> Iterator[Problem]:
         yield Problem(MANIFEST, "lists no files or tensors")
         return
     for name, claim in files.items():
-        yield from _file_problems(path, str(name), claim, tensors)
+        if only is None or name in only:
+            yield from _file_problems(path, str(name), claim, tensors)
 
 
 def _file_problems(path: Path, name: str, claim: Any, tensors: dict[str, Any]) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ then the directory takes the place of what stood there (`atomic.py`).
 """
 
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from small4.checkpoint.load import FileCheckpoint
 from small4.checkpoint.locate import CONFIG_FILES, STEMS, Family
 from small4.checkpoint.manifest import MANIFEST, MAX_MANIFEST_BYTES, write_manifest
 from small4.checkpoint.stored import Checkpoint, Config, Dense, Format, Stored
-from small4.checkpoint.write import TensorFile, write_json
+from small4.checkpoint.write import FilePlan, TensorFile, write_json
 from small4.errors import SaveError, UnsupportedModelError
 from small4.model.config import DraftConfig
 from small4.model.draft_head import DraftHead
@@ -122,7 +123,7 @@ def _write_tensors(
     for number, layout in enumerate(shards, start=1):
         part = "" if len(shards) == 1 else f"-{number:05d}-of-{len(shards):05d}"
         name = f"{stem}{part}.safetensors"
-        with TensorFile(directory / name, [item for tensors in layout.values() for item in tensors]) as file:
+        with TensorFile(directory / name, _plan(layout)) as file:
             for parameter in layout:
                 for tensor_name, tensor in encode(
                     parameter, checkpoint.read(parameter), config, format, activation_scales
@@ -140,11 +141,23 @@ def _write_tensors(
     return written
 
 
+def file_sizes(config: Config, format: Format, max_shard_bytes: int = MAX_SHARD_BYTES) -> list[int]:
+    """Bytes of the weight files that `save_model` would write, computed by its own planning."""
+    return [_plan(layout).num_bytes for layout in _shards(file_layout(config, format), max_shard_bytes)]
+
+
+def _plan(layout: Layout) -> FilePlan:
+    return FilePlan(item for tensors in layout.values() for item in tensors)
+
+
 def _shards(layout: Layout, max_bytes: int) -> list[Layout]:
-    """Parameters in the model's order, divided into files of at most `max_bytes` unless a single one is larger."""
+    """Files of at most `max_bytes` (unless one parameter is larger), in the order of names with numbers as numbers.
+
+    With transformers' 50 GB this is how the release was divided: its total size comes out to the byte.
+    """
     shards: list[Layout] = [{}]
     used = 0
-    for name, tensors in layout.items():
+    for name, tensors in sorted(layout.items(), key=lambda item: _by_number(item[1][0][0])):
         size = sum(tensor.nbytes for _, tensor in tensors)
         if shards[-1] and used + size > max_bytes:
             shards.append({})
@@ -152,6 +165,10 @@ def _shards(layout: Layout, max_bytes: int) -> list[Layout]:
         shards[-1][name] = tensors
         used += size
     return shards
+
+
+def _by_number(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]
 
 
 def _config_file(config: Config, format: Format) -> dict[str, Any]:

@@ -20,33 +20,36 @@ HEADER_ALIGNMENT = 8
 CHUNK_BYTES = 8 * 1024 * 1024
 
 
-class TensorFile:
-    """One safetensors file in the making: every tensor's place is fixed first, then they come in any order."""
+class FilePlan:
+    """Where every tensor of one file will lie, and the header that says so; no memory is needed to plan."""
 
-    def __init__(self, path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """`tensors` may be without memory; only names, types and shapes count."""
-        self.path = path
-        self.digests: dict[str, str] = {}
+    def __init__(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         # Large types first, so that every tensor lies at an address that fits its type.
         ordered = sorted(tensors, key=lambda item: (-item[1].dtype.itemsize, item[0]))
-        self._places: dict[str, tuple[torch.dtype, torch.Size, int]] = {}
         listing: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+        self.places: dict[str, tuple[torch.dtype, torch.Size, int]] = {}  # type, shape, bytes after the header
         position = 0
         for name, tensor in ordered:
-            stop = position + tensor.nbytes
-            listing[name] = {
-                "dtype": DTYPE_NAMES[tensor.dtype],
-                "shape": list(tensor.shape),
-                "data_offsets": [position, stop],
-            }
-            self._places[name] = (tensor.dtype, tensor.shape, position)
-            position = stop
-        header = json.dumps(listing, separators=(",", ":"), ensure_ascii=False).encode()
-        header += b" " * (-len(header) % HEADER_ALIGNMENT)
-        self._data_start = 8 + len(header)
+            self.places[name] = tensor.dtype, tensor.shape, position
+            offsets = [position, position + tensor.nbytes]
+            listing[name] = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": offsets}
+            position = offsets[1]
+        text = json.dumps(listing, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % HEADER_ALIGNMENT)
+        self.header = struct.pack("<Q", len(text)) + text
+        self.num_bytes = len(self.header) + position
+
+
+class TensorFile:
+    """One safetensors file in the making; its tensors may come in any order."""
+
+    def __init__(self, path: Path, plan: FilePlan) -> None:
+        self.path = path
+        self.plan = plan
+        self.digests: dict[str, str] = {}
         self._file = path.open("xb", buffering=0)
-        _reserve(self._file.fileno(), self._data_start + position)
-        _write_all(self._file.fileno(), struct.pack("<Q", len(header)) + header, 0)
+        _reserve(self._file.fileno(), plan.num_bytes)
+        _write_all(self._file.fileno(), plan.header, 0)
 
     def __enter__(self) -> "TensorFile":
         return self
@@ -55,16 +58,16 @@ class TensorFile:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
-        missing = self._places.keys() - self.digests.keys()
+        missing = self.plan.places.keys() - self.digests.keys()
         if error is None and missing:
             raise SaveError(f"{self.path.name} was left without {sorted(missing)[0]}; this is a bug of small4")
 
     def write(self, name: str, tensor: Tensor) -> None:
-        dtype, shape, position = self._places[name]
+        dtype, shape, position = self.plan.places[name]
         if tensor.dtype != dtype or tensor.shape != shape:
             raise SaveError(f"{name} changed its type or shape while it was saved; this is a bug of small4")
         raw = raw_bytes(tensor)
-        _write_all(self._file.fileno(), raw, self._data_start + position)
+        _write_all(self._file.fileno(), raw, len(self.plan.header) + position)
         self.digests[name] = hashlib.sha256(raw).hexdigest()
 
 
