@@ -112,7 +112,7 @@ def _hf_rope(text: Fields) -> tuple[YarnConfig | None, QueryScalingConfig | None
         apply_scale=text.flag("yarn_apply_scale", False),
     )
     _check_rope_is_not_scaled(rope, yarn.factor)
-    return yarn, scaling, theta
+    return None if yarn.factor == 1 else yarn, scaling, theta
 
 
 def _check_rope_is_not_scaled(rope: Fields, factor: float) -> None:
@@ -243,24 +243,21 @@ def _hf_rope_section(config: ModelConfig) -> dict[str, Any]:
             f"yarn and llama_4_scaling start from different lengths {sorted(lengths)}; config.json has one field for "
             "both: save in a native format"
         )
-    section: dict[str, Any] = {
-        "rope_type": "default",
+    # transformers turns only the rope part of a head under "yarn", so no stretching is written as a factor of 1.
+    yarn = YarnConfig(factor=1.0) if yarn is None else yarn
+    return {
+        "rope_type": "yarn",
         "rope_theta": config.rope_theta,
+        "factor": yarn.factor,
         "original_max_position_embeddings": lengths.pop() if lengths else 8192,
+        "beta_fast": yarn.beta,
+        "beta_slow": yarn.alpha,
+        "mscale": 1.0 if yarn.apply_scale else 0.0,
+        "mscale_all_dim": 1.0 if yarn.apply_scale else 0.0,
+        "attention_factor": 1.0,
         "llama_4_scaling_beta": 0.0 if scaling is None else scaling.beta,
         "partial_rotary_factor": config.qk_rope_head_dim / config.head_dim,
     }
-    if yarn is not None:
-        section |= {
-            "rope_type": "yarn",
-            "factor": yarn.factor,
-            "beta_fast": yarn.beta,
-            "beta_slow": yarn.alpha,
-            "mscale": 1.0 if yarn.apply_scale else 0.0,
-            "mscale_all_dim": 1.0 if yarn.apply_scale else 0.0,
-            "attention_factor": 1.0,
-        }
-    return section
 
 
 def _hf_vision_section(vision: VisionConfig) -> dict[str, Any]:
