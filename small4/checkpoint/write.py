@@ -77,7 +77,7 @@ def write_json(path: Path, value: object) -> None:
 
 def raw_bytes(tensor: Tensor) -> memoryview:
     """A tensor as it lies in a file."""
-    return memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def _reserve(descriptor: int, num_bytes: int) -> None:
