@@ -5,7 +5,7 @@ describes must be there in its shape, and nothing else. `load_model` builds the 
 the tensors; what is stored in the type asked for shares the pages of the mapped file.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def load_config(path: Path | str) -> ModelConfig:
     return config
 
 
-def open_checkpoint(path: Path | str) -> Checkpoint:
+def open_checkpoint(path: Path | str) -> "FileCheckpoint | GgufCheckpoint":
     """A checkpoint whose tensors are read when asked for; all of them are there, in the shapes the config asks for."""
     path = Path(path)
     if is_gguf(path):
@@ -64,8 +64,8 @@ def load_model(
     transformers after training there wants `yarn.apply_scale`. `check_digests` compares every file with the manifest
     of the save first, which reads everything once more; by default that is done where it is not felt.
     """
-    _check_digests(locate(Path(path)), check_digests)
     checkpoint = open_checkpoint(path)
+    _check_digests(checkpoint.files, check_digests)
     model = blank_model(config or checkpoint.config)
     if not isinstance(model, Transformer):
         raise ConfigError(f"{path} holds a draft head; load it with load_draft, beside its target model")
@@ -77,8 +77,8 @@ def load_draft(
     path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, check_digests: bool | None = None
 ) -> DraftHead:
     """The draft head in a directory; arguments as for `load_model`."""
-    _check_digests(locate(Path(path)), check_digests)
     checkpoint = open_checkpoint(path)
+    _check_digests(checkpoint.files, check_digests)
     draft = blank_model(checkpoint.config)
     if not isinstance(draft, DraftHead):
         raise ConfigError(f"{path} holds a whole model, not a draft head; load it with load_model")
@@ -86,15 +86,13 @@ def load_draft(
     return draft
 
 
-def _check_digests(located: Located, wanted: bool | None) -> None:
+def _check_digests(files: Sequence[Path], wanted: bool | None) -> None:
+    directory = files[0].parent
     if wanted is None:
-        wanted = sum(file.stat().st_size for file in located.weight_files) <= MAX_UNASKED_DIGEST_BYTES
-    names = {file.name for file in (located.config_file, *located.weight_files)}
-    problem = next(manifest_problems(located.directory, names), None) if wanted else None
+        wanted = sum(file.stat().st_size for file in files) <= MAX_UNASKED_DIGEST_BYTES
+    problem = next(manifest_problems(directory, {file.name for file in files}), None) if wanted else None
     if problem is not None:
-        raise VerificationError(
-            f"{located.directory} is damaged: {problem.where} {problem.what}. Fetch or save it again"
-        )
+        raise VerificationError(f"{directory} is damaged: {problem.where} {problem.what}. Fetch or save it again")
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
@@ -113,6 +111,7 @@ class FileCheckpoint:
 
     def __init__(self, located: Located, config: Config, shards: Shards) -> None:
         self.located = located
+        self.files = [located.config_file, *located.weight_files]
         self.config = config
         self.shards = shards
         self.inventory: Inventory = take_inventory(config, located.family, shards)
