@@ -69,18 +69,17 @@ def check_header(path: Path) -> Header:
     """The header of a file, once every claim in it has been checked against the file's size."""
     try:
         with path.open("rb") as file:
-            return read_header(file, path.name)
+            return read_header(file, os.fstat(file.fileno()).st_size, path.name)
     except OSError as error:
         raise HeaderError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
-def read_header(file: BinaryIO, name: str) -> Header:
-    """The checked header of an open file; `name` is for the messages."""
+def read_header(file: BinaryIO, file_bytes: int, name: str) -> Header:
+    """The checked header of an open file of `file_bytes`; `name` is for the messages."""
 
     def fail(problem: str) -> HeaderError:
         return HeaderError(f"{name}: {problem}; the file is damaged or not safetensors, fetch or write it again")
 
-    file_bytes = os.fstat(file.fileno()).st_size
     start = file.read(8)
     if len(start) < 8:
         raise fail(f"the file has {file_bytes} bytes, a header needs at least 8")

@@ -5,6 +5,7 @@ pages and never the file. Headers are checked first (`header.py`), through the s
 """
 
 import mmap
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ class Shard:
         self.path = path
         try:
             with path.open("rb") as file:
-                self.header: Header = read_header(file, path.name)
+                self.header: Header = read_header(file, os.fstat(file.fileno()).st_size, path.name)
                 self._map = _map(file.fileno(), self.header.file_bytes)
         except FileNotFoundError as error:
             raise CheckpointNotFoundError(f"{path} does not exist") from error

@@ -5,7 +5,6 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_models import DENSE_FIRST, DRAFT, IMAGES, TEXT, TIED, logits, parameters, random_model, same
 
 from small4.checkpoint.load import load_config, load_draft, load_model, open_checkpoint
 from small4.checkpoint.names import row_of
@@ -13,6 +12,7 @@ from small4.checkpoint.quantize import with_shared_scale
 from small4.checkpoint.save import save_model
 from small4.checkpoint.stored import Dense, Fp8, Nvfp4
 from small4.errors import ConfigError, SaveError, UnsupportedModelError
+from tests.checkpoint.tiny_models import DENSE_FIRST, DRAFT, IMAGES, TEXT, TIED, logits, parameters, random_model, same
 
 MODELS = {"text": TEXT, "images": IMAGES, "tied": TIED, "dense first": DENSE_FIRST}
 

@@ -6,7 +6,6 @@ import logging
 
 import pytest
 import torch
-from tiny_models import DENSE_FIRST, IMAGES, TEXT, TIED, random_model
 from transformers import (
     FineGrainedFP8Config,
     Mistral3Config,
@@ -19,6 +18,7 @@ from small4.checkpoint.load import load_model, open_checkpoint
 from small4.checkpoint.save import save_model
 from small4.model.attention import FullAttention
 from small4.model.config import YarnConfig
+from tests.checkpoint.tiny_models import DENSE_FIRST, IMAGES, TEXT, TIED, random_model
 
 TOKENS = torch.randint(14, 64, (40,), generator=torch.Generator().manual_seed(3))
 WITH_FACTOR = dataclasses.replace(
