@@ -48,10 +48,14 @@ class TensorFile:
         self.plan = plan
         self.digests: dict[str, str] = {}
         self._file = path.open("xb", buffering=0)
-        _reserve(self._file.fileno(), plan.num_bytes)
-        _write_all(self._file.fileno(), plan.header, 0)
 
     def __enter__(self) -> "TensorFile":
+        try:
+            _reserve(self._file.fileno(), self.plan.num_bytes)
+            _write_all(self._file.fileno(), self.plan.header, 0)
+        except OSError:
+            self._file.close()
+            raise
         return self
 
     def __exit__(
