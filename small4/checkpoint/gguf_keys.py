@@ -89,7 +89,7 @@ def config_of(text: GgufHeader, projector: GgufHeader | None = None) -> tuple[Mo
         moe=_moe(source),
         yarn=_yarn(source),
         llama_4_scaling=_query_scaling(source),
-        vision=None if projector is None else _vision(projector),
+        vision=None if projector is None else _vision(projector, source),
     )
     return config, tuple(source.notes)
 
@@ -162,7 +162,7 @@ def _query_scaling(source: _Source) -> QueryScalingConfig | None:
     return QueryScalingConfig(beta=beta, original_max_position_embeddings=length)
 
 
-def _vision(projector: GgufHeader) -> VisionConfig:
+def _vision(projector: GgufHeader, text: _Source) -> VisionConfig:
     architecture = projector.values.get("general.architecture")
     kind = projector.values.get("clip.projector_type", projector.values.get("clip.vision.projector_type"))
     if architecture != PROJECTOR_ARCHITECTURE or kind != PROJECTOR_TYPE:
@@ -184,13 +184,26 @@ def _vision(projector: GgufHeader) -> VisionConfig:
         max_image_size=own.integer("max_image_size", image_size),
         num_channels=patches.shape[1] if patches is not None and len(patches.shape) == 4 else default.num_channels,
         rope_theta=_Source(projector, "clip").number("rope.freq_base", default.rope_theta),
-        norm_eps=source.number("attention.layer_norm_epsilon"),
+        norm_eps=_vision_epsilon(source, text),
         spatial_merge_size=source.integer("spatial_merge_size", 1),
         image_token_id=own.integer("image_token_id", default.image_token_id),
         image_break_token_id=own.integer("image_break_token_id", default.image_break_token_id),
         image_end_token_id=own.integer("image_end_token_id", default.image_end_token_id),
         adapter_bias="mm.1.bias" in projector.tensors,
     )
+
+
+def _vision_epsilon(source: _Source, text: _Source) -> float:
+    """Converters of the official form write the text model's epsilon here; only our own files are believed in that."""
+    epsilon, default = source.number("attention.layer_norm_epsilon"), VisionConfig().norm_eps
+    is_ours = "small4.image_token_id" in source.header.values
+    if is_ours or epsilon == default or epsilon != text.number("attention.layer_norm_rms_epsilon"):
+        return epsilon
+    text.notes.append(
+        f"the projector states the text model's norm epsilon {epsilon:g} for the image encoder; {default:g} is taken, "
+        "which the encoder was made with"
+    )
+    return default
 
 
 def text_keys(config: ModelConfig) -> Keys:

@@ -1,5 +1,6 @@
 """GGUF files of other programs: their types, their splits, and what is wrong with them."""
 
+import struct
 from pathlib import Path
 
 import gguf
@@ -10,8 +11,9 @@ from gguf.constants import GGMLQuantizationType
 from gguf.quants import dequantize, quantize
 
 from small4.checkpoint.gguf_read import open_gguf
+from small4.checkpoint.gguf_write import write_gguf
 from small4.errors import CheckpointNotFoundError, TensorMismatchError, UnsupportedModelError
-from tests.checkpoint.gguf_models import load, logits, splice, tiny_config, tiny_model, write_foreign
+from tests.checkpoint.gguf_models import InMemory, load, logits, splice, tiny_config, tiny_model, write_foreign
 
 
 @pytest.mark.parametrize("architecture", ["mistral4", "deepseek2"])
@@ -27,6 +29,21 @@ def test_a_file_of_llama_cpps_converters_is_read_with_the_plain_scale_and_a_note
     assert not checkpoint.config.yarn.apply_scale
     assert "softmax scale" in checkpoint.notes[0]
     assert torch.equal(logits(load(checkpoint)), logits(model))
+
+
+def test_a_projector_with_the_text_models_epsilon_is_read_with_the_encoders_own(tmp_path: Path) -> None:
+    config = tiny_config()
+    write_gguf(InMemory(tiny_model(config)), tmp_path, "gguf-bf16")
+    content = (tmp_path / "mmproj-model.gguf").read_bytes()
+    key = b"clip.vision.attention.layer_norm_epsilon"
+    at = content.index(key) + len(key) + 4
+    content = content[:at] + struct.pack("<f", config.norm_eps) + content[at + 4 :]
+    (tmp_path / "mmproj-model.gguf").write_bytes(content)
+    assert open_gguf(tmp_path).config.vision.norm_eps == config.norm_eps  # our own file: it means what it says
+    (tmp_path / "mmproj-model.gguf").write_bytes(content.replace(b"small4.image_token_id", b"other4.image_token_id"))
+    checkpoint = open_gguf(tmp_path)
+    assert checkpoint.config == config
+    assert "1e-05 is taken" in checkpoint.notes[0]
 
 
 @pytest.mark.parametrize(("type_name", "steps"), [("Q8_0", 127), ("Q4_0", 8), ("F16", 2**10), ("F32", 2**23)])
