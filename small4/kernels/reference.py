@@ -49,12 +49,19 @@ def latent_attention(query_latent_TNL: Tensor, query_rope_TNR: Tensor, rows_SC: 
     """Absorbed latent attention: all heads read the same latent rows -> per-head mix of latents [T, N, L].
 
     A row is a token's latent with its rope key behind it, C = L + R.
-    score = (q_latent . latent + q_rope . rope_key) * scale, causal as in `causal_attention`.
+    score = (q_latent . latent + q_rope . rope_key) * scale, causal as in `causal_attention`. The terms are larger than
+    the scores they sum to, so float32 sums them in float64: otherwise far positions differ visibly between the forms.
     """
-    query_NTC = torch.cat([query_latent_TNL, query_rope_TNR], dim=-1).transpose(0, 1)
-    scores_NTS = _hide_later(query_NTC @ rows_SC.T * scale)
-    weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_NTC.dtype)
-    return (weights_NTS @ rows_SC[:, : query_latent_TNL.shape[-1]]).transpose(0, 1)
+    query_TNC = torch.cat([query_latent_TNL, query_rope_TNR], dim=-1)
+    num_queries, num_heads, width = query_TNC.shape
+    wide = torch.float64 if query_TNC.dtype == torch.float32 else query_TNC.dtype
+    # Queries of all heads as one matrix: a batched product would copy the rows once per head.
+    query_XC = query_TNC.transpose(0, 1).reshape(-1, width)
+    scores_XS = (query_XC.to(wide) @ rows_SC.T.to(wide) * scale).to(query_TNC.dtype)
+    scores_NTS = _hide_later(scores_XS.view(num_heads, num_queries, -1))
+    weights_NTS = torch.softmax(scores_NTS, dim=-1, dtype=torch.float32).to(query_TNC.dtype)
+    mixed_XL = weights_NTS.flatten(0, 1) @ rows_SC[:, : query_latent_TNL.shape[-1]]
+    return mixed_XL.view(num_heads, num_queries, -1).transpose(0, 1)
 
 
 def _hide_later(scores_NTS: Tensor) -> Tensor:
