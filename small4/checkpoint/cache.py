@@ -4,21 +4,29 @@ Models are found in the hub cache, which other programs share, and in directorie
 """
 
 import json
+import re
 import shutil
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from huggingface_hub import constants
 
 from small4.errors import CheckpointError, CheckpointNotFoundError
 
+Layout = Literal["native", "hf"]
+
 SHORT_NAMES = {
     "small4": "mistralai/Mistral-Small-4-119B-2603",
     "small4:nvfp4": "mistralai/Mistral-Small-4-119B-2603-NVFP4",
     "small4:eagle": "mistralai/Mistral-Small-4-119B-2603-eagle",
+}
+LAYOUTS: dict[Layout, tuple[str, re.Pattern[str]]] = {  # native first: the weights as their makers wrote them
+    "native": ("params.json", re.compile(r"consolidated(-\d{5}-of-\d{5})?\.safetensors")),
+    "hf": ("config.json", re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")),
 }
 MAX_CONFIG_BYTES = 1024 * 1024  # a config is a page or two
 WEIGHTS = (".safetensors", ".gguf")
@@ -33,7 +41,7 @@ class InstalledModel:
     bytes: int  # on disk; for the hub cache all revisions and partial files together
     format: str  # native, hf, gguf, or partial where a pull has brought no config yet
     modified: datetime
-    is_complete: bool = True  # false: a pull was interrupted
+    is_complete: bool = True  # false: files are missing, a pull was interrupted
 
 
 def list_models(directories: Iterable[Path] = (), *, cache_dir: Path | None = None) -> list[InstalledModel]:
@@ -66,21 +74,48 @@ def remove_model(name: str, *, cache_dir: Path | None = None) -> InstalledModel:
     raise CheckpointNotFoundError(f"no model called {name!r} in {_cache(cache_dir)}; there is: {known}")
 
 
+def complete_layouts(names: Iterable[str]) -> list[Layout]:
+    """Of which layouts a config and all its shards are among the files of those names."""
+    present = set(names)
+    return [
+        layout
+        for layout, (config, weights) in LAYOUTS.items()
+        if config in present and _all_shards({name for name in present if weights.fullmatch(name)})
+    ]
+
+
+def _all_shards(names: set[str]) -> bool:
+    """Shards carry their number and their count; a set with a gap is no checkpoint."""
+    for name in names:
+        match = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.safetensors", name)
+        if match:
+            stem, count = match.groups()
+            return all(f"{stem}-{k:05}-of-{count}.safetensors" in names for k in range(1, int(count) + 1))
+    return bool(names)
+
+
 def _cache(cache_dir: Path | None) -> Path:
     return Path(cache_dir or constants.HF_HUB_CACHE).expanduser()
 
 
 def _cached_models(cache: Path) -> Iterator[tuple[Path, InstalledModel]]:
-    """One entry per repository: its newest revision of this architecture, or the partial files of an official one."""
+    """One entry per repository: its newest complete revision of this architecture, else what a pull has begun."""
     shorts = {repository: short for short, repository in SHORT_NAMES.items()}
     for storage in sorted(cache.glob("models--*--*")):
-        snapshots = sorted((path for path in storage.glob("snapshots/*") if path.is_dir()), key=_modified, reverse=True)
-        path, kind = next(((path, kind) for path in snapshots if (kind := _format(path))), (storage, None))
         repository = _repository(storage)
-        if kind or (repository in shorts and any(storage.glob("blobs/*"))):
-            is_complete = kind is not None and not any(storage.glob("blobs/*.incomplete"))
+        snapshots = [path for path in storage.glob("snapshots/*") if path.is_dir()]
+        found = [(_is_complete(path), _modified(path), path, kind) for path in snapshots if (kind := _format(path))]
+        if not found and repository in shorts and any(storage.glob("blobs/*")):
+            found = [(False, _modified(storage), storage, "partial")]
+        if found:
+            is_complete, modified, path, kind = max(found)
             name, size = shorts.get(repository, repository), _disk_bytes(storage)
-            yield storage, InstalledModel(name, path, size, kind or "partial", _modified(path), is_complete)
+            yield storage, InstalledModel(name, path, size, kind, modified, is_complete)
+
+
+def _is_complete(snapshot: Path) -> bool:
+    names = [path.name for path in snapshot.iterdir() if path.is_file()]
+    return bool(complete_layouts(names)) or any(name.endswith(".gguf") for name in names)
 
 
 def _repository(storage: Path) -> str:

@@ -13,7 +13,6 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
-from typing import Literal
 
 import httpx2
 from huggingface_hub import HfApi, constants, hf_hub_download, hf_hub_url
@@ -27,16 +26,10 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from small4.checkpoint.cache import SHORT_NAMES
+from small4.checkpoint.cache import LAYOUTS, SHORT_NAMES, Layout, complete_layouts
 from small4.checkpoint.fetch import BlobStore, Meter, PullProgress, RemoteFile
 from small4.errors import CheckpointNotFoundError, DownloadError, UnsafeFileError
 
-Layout = Literal["native", "hf"]
-
-LAYOUTS: dict[Layout, tuple[str, re.Pattern[str]]] = {  # native first: the weights as their makers wrote them
-    "native": ("params.json", re.compile(r"consolidated(-\d{5}-of-\d{5})?\.safetensors")),
-    "hf": ("config.json", re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")),
-}
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".h5")
 PARALLEL_FILES = 4  # connections at once
 RETRY_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0)  # waits between tries that bring nothing
@@ -127,10 +120,8 @@ def choose_files(
     Without a wish the layout of which most is cached is taken, and the native one before the other.
     """
     sets: dict[Layout, list[RemoteFile]] = {}
-    for name, (config, weights) in LAYOUTS.items():
-        shards = [file for file in listed if weights.fullmatch(file.name)]
-        if shards and any(file.name == config for file in listed) and _all_shards({file.name for file in shards}):
-            sets[name] = shards
+    for name in complete_layouts(file.name for file in listed):
+        sets[name] = [file for file in listed if LAYOUTS[name][1].fullmatch(file.name)]
     if layout is not None and layout not in sets:
         config, _ = LAYOUTS[layout]
         raise DownloadError(f"the repository has no complete {layout} checkpoint ({config} and all its shards)")
@@ -155,16 +146,6 @@ def _no_weights(listed: Sequence[RemoteFile]) -> Exception:
         "the repository has no complete checkpoint: it needs params.json with consolidated*.safetensors, or "
         "config.json with model*.safetensors"
     )
-
-
-def _all_shards(names: set[str]) -> bool:
-    """Shards carry their number and their count; a set with a gap is no checkpoint."""
-    for name in names:
-        match = re.fullmatch(r"(.*)-\d{5}-of-(\d{5})\.safetensors", name)
-        if match:
-            stem, count = match.groups()
-            return all(f"{stem}-{k:05}-of-{count}.safetensors" in names for k in range(1, int(count) + 1))
-    return True
 
 
 def _list_remote(repo_id: str, revision: str, endpoint: str) -> tuple[str, list[RemoteFile]]:

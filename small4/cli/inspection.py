@@ -89,6 +89,8 @@ def facts(description: "Description") -> "Iterator[tuple[str, str]]":
         ("mismatched", description.mismatched),
     ):
         yield name, _some(what)
+    for note in description.notes:
+        yield "note", note
 
 
 def shape_facts(config: "ModelConfig | DraftConfig") -> "Iterator[tuple[str, str]]":

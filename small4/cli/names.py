@@ -61,7 +61,8 @@ def known_names() -> list[str]:
 
 def _is_checkpoint(path: Path) -> bool:
     try:
-        return path.suffix == ".gguf" or (path.is_dir() and any(path.glob("*.safetensors")))
+        weights = (file for kind in ("*.safetensors", "*.gguf") for file in path.glob(kind))
+        return path.suffix == ".gguf" or (path.is_dir() and any(weights))
     except OSError:  # a question can be too long for a file name
         return False
 

@@ -14,12 +14,13 @@ NATIVE_CONFIG = {"dim": 64, "q_lora_rank": 8, "kv_lora_rank": 8}
 
 def add_repository(cache: Path, folder: str, config_name: str, config: object) -> Path:
     """A repository in the hub's cache layout, with one snapshot of a config and 1000 bytes of weights."""
+    weights = "consolidated.safetensors" if config_name == "params.json" else "model.safetensors"
     snapshot = cache / folder / "snapshots" / ("a" * 40)
     blobs = cache / folder / "blobs"
     snapshot.mkdir(parents=True)
     blobs.mkdir()
     (blobs / "weights").write_bytes(b"x" * 1000)
-    (snapshot / "model.safetensors").symlink_to("../../blobs/weights")
+    (snapshot / weights).symlink_to("../../blobs/weights")
     (snapshot / config_name).write_text(json.dumps(config))
     return snapshot
 
@@ -43,6 +44,20 @@ def test_an_interrupted_pull_is_listed_as_partial_and_can_be_removed(tmp_path: P
     assert (model.name, model.format, model.bytes, model.is_complete) == ("small4", "partial", 10, False)
     assert remove_model("small4", cache_dir=tmp_path).bytes == 10
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_complete_revision_is_found_beside_one_whose_pull_was_interrupted(tmp_path: Path) -> None:
+    whole = add_repository(tmp_path, OFFICIAL, "config.json", {"text_config": {"model_type": "mistral4"}})
+    newer = whole.with_name("b" * 40)
+    newer.mkdir()
+    (newer / "config.json").write_text((whole / "config.json").read_text())
+    (newer / "model-00001-of-00002.safetensors").touch()
+    (tmp_path / OFFICIAL / "blobs" / "00.incomplete").touch()
+    (model,) = list_models(cache_dir=tmp_path)
+    assert (model.path, model.is_complete) == (whole, True)
+    (whole / "model.safetensors").unlink()
+    (model,) = list_models(cache_dir=tmp_path)
+    assert not model.is_complete
 
 
 def test_directories_and_gguf_files_that_the_caller_names_are_listed(tmp_path: Path) -> None:

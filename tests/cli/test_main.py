@@ -206,6 +206,7 @@ def test_a_model_of_the_cache_is_listed_and_removed(small4: Small4, tmp_path: Pa
     snapshot = tmp_path / "hub" / "models--some--model" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "params.json").write_text('{"q_lora_rank": 1, "kv_lora_rank": 1}')
+    (snapshot / "consolidated.safetensors").touch()
     (row,) = [row for row in json.loads(small4("ls", "--json").stdout) if row["name"] != "nano"]
     assert (row["name"], row["format"], row["complete"]) == ("some/model", "native", True)
     assert "some/model" in small4("list").stdout
