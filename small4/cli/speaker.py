@@ -8,6 +8,8 @@ from small4.chat import ChatEvent, ChatRequest, Effort
 from small4.cli.ink import Ink
 from small4.cli.names import NANO, NANO_NOTE, locate
 
+FEW_PARAMETERS = 100_000_000
+
 
 class Speaker(Protocol):
     """Whatever answers; the tests have a small one without a network inside."""
@@ -31,9 +33,15 @@ def load_speaker(model: str) -> Speaker:
     if ink.is_terminal:
         ink.write(f"loading {model} ...", "dim")
     try:
+        import torch
+
         from small4.llm import load
 
-        return load(model if model == NANO else path)
+        speaker = load(model if model == NANO else path)
+        if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
+            # Threads that share products this small wait for each other far longer than they work.
+            torch.set_num_threads(1)
+        return speaker
     finally:
         ink.erase_line()
 
