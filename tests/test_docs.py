@@ -9,6 +9,7 @@ A comment on the line above a block says how it differs:
     <!-- test: skip, because ... -->  not looked at
 """
 
+import functools
 import os
 import re
 import runpy
@@ -119,21 +120,20 @@ def small4(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def assert_parses(arguments: list[str]) -> None:
     """The verb exists and its help names every option that is used."""
-    verbs = []
-    for argument in arguments:
-        if not re.fullmatch(r"[a-z]+", argument) or len(verbs) == 2:
-            break
-        verbs.append(argument)
-    help_text = "" if verbs else small4("--help", cwd=ROOT).stdout
-    for length in range(len(verbs), 0, -1):  # `train nano` is two verbs, `show nano` a verb and a name
-        run = small4(*verbs[:length], "--help", cwd=ROOT)
-        assert run.returncode == 0, run.stderr
-        if " ".join(verbs[:length]) in run.stdout.split("\n\n")[0]:
-            help_text = run.stdout
-            break
-    assert help_text, f"small4 has no verb {verbs}"
-    for option in (argument.split("=")[0] for argument in arguments if argument.startswith("-")):
-        assert re.search(rf"{re.escape(option)}\b", help_text), f"small4 {' '.join(verbs)} has no option {option}"
+    verb = [argument for argument in arguments[:1] if not argument.startswith("-")]
+    help_text = help_of(*verb)
+    for option in (argument.split("=")[0] for argument in arguments if re.match("--?[a-zA-Z]", argument)):
+        assert re.search(rf"(?<![\w-]){re.escape(option)}\b", help_text), (
+            f"small4 {' '.join(verb)} has no option {option}"
+        )
+
+
+@functools.cache
+def help_of(*verb: str) -> str:
+    """What `small4 VERB --help` prints."""
+    run = small4(*verb, "--help", cwd=ROOT)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"])
