@@ -71,9 +71,10 @@ class GgufCheckpoint:
             if first < record.offset + record.num_bytes:
                 data.madvise(mmap.MADV_DONTNEED, first, record.offset + record.num_bytes - first)
 
-    def is_quantised(self, name: str) -> bool:
-        """Whether any part of a parameter is stored in blocks."""
-        return any(self._records[part].type_name not in PLAIN_TYPES for part in self._parts(name))
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type that a model of it computes in: vectors and gates are float32 in every file, so matrices decide."""
+        return torch.float32 if set(self.types().values()) <= {"F32", "F16"} else torch.bfloat16
 
     def types(self) -> dict[str, str]:
         """GGML type of every tensor, by its name in the file."""

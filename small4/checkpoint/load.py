@@ -96,10 +96,11 @@ def _check_digests(files: Sequence[Path], wanted: bool | None) -> None:
 
 
 def _fill(model: nn.Module, checkpoint: Checkpoint, dtype: torch.dtype | None) -> None:
+    if dtype is None and isinstance(checkpoint, GgufCheckpoint):
+        dtype = checkpoint.dtype
     for name in checkpoint.names():
         stored = checkpoint.read(name)
-        is_quantised = isinstance(checkpoint, GgufCheckpoint) and checkpoint.is_quantised(name)
-        tensor = stored.to_dense(torch.bfloat16 if dtype is None and is_quantised else dtype)
+        tensor = stored.to_dense(dtype)
         module, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(module), attribute, nn.Parameter(tensor))
         if not (isinstance(stored, Dense) and tensor is stored.tensor):

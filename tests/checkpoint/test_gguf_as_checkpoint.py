@@ -35,12 +35,17 @@ def test_other_formats_become_gguf_and_gguf_becomes_them(tmp_path: Path) -> None
     assert torch.equal(logits(load_model(tmp_path / "hf")), logits(model))
 
 
-def test_quantised_weights_load_as_bf16_unless_another_type_is_asked_for(tmp_path: Path) -> None:
-    save_model(tiny_model(tiny_config(vision=None)), tmp_path / "m", format="gguf-q8_0")
-    as_stored = load_model(tmp_path / "m", dtype=None)
-    assert as_stored.output.weight.dtype == torch.bfloat16
-    assert as_stored.norm.weight.dtype == torch.float32
-    assert load_model(tmp_path / "m", dtype=torch.float32).output.weight.dtype == torch.float32
+@pytest.mark.parametrize(
+    ("type_name", "dtype"),
+    [("BF16", torch.bfloat16), ("Q8_0", torch.bfloat16), ("F16", torch.float32), ("F32", torch.float32)],
+)
+def test_a_model_loaded_as_stored_has_one_type(type_name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    write_foreign(tmp_path / "x.gguf", tiny_model(tiny_config(vision=None)), type_name=type_name)
+    as_stored = load_model(tmp_path / "x.gguf", dtype=None)
+    assert {parameter.dtype for parameter in as_stored.parameters()} == {dtype}
+    assert logits(as_stored).dtype == dtype
+    as_wished = load_model(tmp_path / "x.gguf", dtype=torch.float32)
+    assert {parameter.dtype for parameter in as_wished.parameters()} == {torch.float32}
 
 
 def test_a_tokenizer_beside_the_source_comes_along(tmp_path: Path) -> None:
