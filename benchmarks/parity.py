@@ -12,7 +12,6 @@ import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from unittest.mock import patch
 
 import torch
@@ -65,8 +64,6 @@ def measure(case: Case, dtype: torch.dtype) -> dict:
         "seed": case.seed,
         "config": describe(case),
         "dtype": str(dtype).removeprefix("torch."),
-        "definition": [asdict(row) for row in definition],
-        "rows": [asdict(row) for row in rows],
         "worst": {
             "definition": worst_of(definition),
             "prefill": worst_of(pick(rows, "prefill", "expanded")),
