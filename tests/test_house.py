@@ -3,6 +3,8 @@
 import shutil
 import subprocess
 import sys
+import sysconfig
+import zipfile
 from pathlib import Path
 
 import environment
@@ -172,13 +174,27 @@ def test_environment_is_stale_once_its_lock_or_torch_changes(tmp_path: Path, mon
     assert not environment.is_fresh("dev")
 
 
+def test_no_package_brought_code_that_runs_when_python_starts() -> None:
+    brought = {path.name for path in Path(sysconfig.get_path("purelib")).glob("*.pth")}
+    assert brought <= {"distutils-precedence.pth", "_editable_impl_small4.pth"}  # setuptools; the clone in place
+
+
+def build_wheel(root: Path, target: Path) -> Path:
+    """The wheel of the tree at `root`, built without the net."""
+    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
+    subprocess.run(build, cwd=root, check=True, capture_output=True)
+    return next(target.glob("*.whl"))
+
+
 @pytest.mark.slow
 def test_wheel_holds_the_package_the_nano_and_the_licences(copy: Path, tmp_path: Path) -> None:
-    import zipfile
-
-    build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(tmp_path)]
-    subprocess.run(build, cwd=copy, check=True, capture_output=True)
-    names = set(zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist())
+    names = set(zipfile.ZipFile(build_wheel(copy, tmp_path)).namelist())
     ours = {path.relative_to(copy).as_posix() for path in (copy / "small4").rglob("*") if path.is_file()}
     assert {name for name in ours if "__pycache__" not in name} <= names
     assert {name.rsplit("/", 1)[1] for name in names if "dist-info/licenses" in name} == {"LICENSE", "NOTICE"}
+
+
+@pytest.mark.slow
+def test_two_builds_of_one_tree_are_the_same_bytes(copy: Path, tmp_path: Path) -> None:
+    first, second = build_wheel(copy, tmp_path / "first"), build_wheel(copy, tmp_path / "second")
+    assert first.read_bytes() == second.read_bytes()
