@@ -82,7 +82,7 @@ def facts(description: "Description") -> "Iterator[tuple[str, str]]":
     for component, number in description.parameters_by_component.items():
         yield "", f"{component:<12} {count_text(number):>17}"
     yield "tokenizer", "tekken.json" if description.has_tokenizer else "none: tekken.json is not there"
-    yield "digests", "in the manifest" if description.has_manifest else "none: small4 did not write this"
+    yield "digests", "in the manifest" if description.has_manifest else "none: there is no manifest"
     for name, what in (
         ("missing", description.missing),
         ("unexpected", description.unexpected),

@@ -30,6 +30,7 @@ def train_command(
     ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
     n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort in the evaluation.")] = 500,
+    suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill to evaluate; repeatable.")] = None,
 ) -> None:
     """Train a nano from nothing: small4 train nano --preset first."""
     _only_nano(what, "train")
@@ -38,6 +39,7 @@ def train_command(
 
         raise ConfigError(f"n is {n} and threads is {threads}; both must be at least 1")
     from small4.cli.ink import Ink
+    from small4.train.evaluate import SUITES
     from small4.train.run import train_nano
 
     err, scores = Ink(sys.stderr), list["Score"]()
@@ -50,6 +52,7 @@ def train_command(
             resume=resume,
             threads=threads,
             n=n,
+            suites=suites or SUITES,
             on_report=_report_printer(err),
             on_score=lambda score: _count_scores(scores, score, err),
         )

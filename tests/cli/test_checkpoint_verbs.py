@@ -162,3 +162,32 @@ def test_eval_as_json_and_its_mistakes(small4: Small4, checkpoint: Path) -> None
 def test_a_list_finds_the_checkpoints_of_a_directory(small4: Small4, checkpoint: Path) -> None:
     names = [row["name"] for row in json.loads(small4("list", str(checkpoint.parent), "--json").stdout)]
     assert str(checkpoint) in names
+
+
+def test_train_makes_a_checkpoint_that_answers(small4: Small4, tmp_path: Path) -> None:
+    train = ["train", "nano", "--preset", "test", "--out", "made", "--suite", "sum2", "--n", "2", "--threads", "1"]
+    done = small4(*train)
+    assert done.returncode == 0
+    assert "step 20/20  loss " in done.stderr
+    assert "tok/s  expert load " in done.stderr
+    assert "small4 chat made/checkpoint" in done.stdout
+    assert small4("verify", "made/checkpoint").returncode == 0
+    again = small4(*train)
+    assert again.returncode == 2
+    assert "holds a training already; pass --resume" in again.stderr
+
+
+def test_train_refuses_an_unknown_preset(small4: Small4) -> None:
+    done = small4("train", "nano", "--preset", "giant")
+    assert done.returncode == 2
+    assert "unknown preset 'giant'" in done.stderr
+
+
+@pytest.mark.parametrize("format", ["gguf-bf16", "gguf-q8_0"])
+def test_a_gguf_file_is_shown_verified_and_asked(format: str, small4: Small4, checkpoint: Path) -> None:
+    assert small4("convert", str(checkpoint), "tiny.gguf", "-f", format).returncode == 0
+    assert f"format      {format}" in small4("show", "tiny.gguf").stdout
+    assert "is sound" in small4("verify", "tiny.gguf").stdout
+    shutil.copy(checkpoint / "tekken.json", "tekken.json")
+    asked = small4("run", "tiny.gguf", "17+48", "--max-tokens", "2", "--json")
+    assert json.loads(asked.stdout)["usage"]["completion_tokens"] == 2
