@@ -2,9 +2,9 @@
 
 Keys and tensors follow what llama.cpp's converters write, and equal theirs but for fused experts and the softmax scale
 (docs/decisions/0006-gguf-softmax-scale.md). llama.cpp as in llama-cpp-python 0.3.36 runs the text files of tiny models:
-tests/checkpoint/test_gguf_llama_cpp.py compares logits and tokens where that package is installed. Its image encoder was
-run on projector files once, by hand, and agreed. Neither has been tried with the full model. A chat template is not
-written: llama.cpp needs one by --chat-template-file.
+tests/checkpoint/test_gguf_llama_cpp.py compares logits and tokens where that package is installed. Its image encoder
+was run on projector files once, by hand, and agreed. Neither has been tried with the full model. A chat template is
+not written: llama.cpp needs one by --chat-template-file.
 
 Vectors and the gate stay float32, and so do the image path's convolution and merger, whose BF16 llama.cpp cannot run.
 Matrices become BF16, or Q8_0 where a row is a multiple of 32 values.
