@@ -7,7 +7,7 @@ from pathlib import Path
 from small4.errors import CheckpointNotFoundError
 
 NANO = "nano"
-NANO_NOTE = "nano (a small demonstration model of the same architecture, not Mistral Small 4)"
+NANO_NOTE = "a small demonstration model of the same architecture, not Mistral Small 4"
 
 
 def locate(model: str) -> Path:

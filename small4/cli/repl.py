@@ -72,6 +72,7 @@ class Repl:
             self.command(line)
         elif line.strip():
             self.ask(line.strip())
+            self.ink.line()
 
     def ask(self, text: str) -> Answer:
         """Put a question and show the answer. A refused request leaves the conversation as it was."""
@@ -90,11 +91,11 @@ class Repl:
         if answer.text:
             self.messages += [question, _as_message(answer)]
             self.images = []
+            self.num_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens or self.num_tokens
         elif answer.finish == "aborted":
             self.ink.line("(nothing was said yet; the question is forgotten)", "dim")
         else:
             self.ink.line("(the model said nothing; the question is forgotten)", "dim")
-        self.num_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens or self.num_tokens
         return answer
 
     def command(self, line: str) -> None:

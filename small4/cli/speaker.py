@@ -41,6 +41,7 @@ def load_speaker(model: str) -> Speaker:
         if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)
+            speaker.is_nano = True  # one that the user trained is a nano like the shipped one, and has to say so
         return speaker
     finally:
         ink.erase_line()
@@ -48,7 +49,7 @@ def load_speaker(model: str) -> Speaker:
 
 def label(speaker: Speaker) -> str:
     """How the model is named wherever it speaks; a nano always says what it is."""
-    return NANO_NOTE if speaker.is_nano else speaker.name
+    return f"{speaker.name} ({NANO_NOTE})" if speaker.is_nano else speaker.name
 
 
 def default_effort(speaker: Speaker) -> Effort:

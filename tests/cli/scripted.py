@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from small4.chat import ChatEvent, ChatRequest, Finish, ReasoningDelta, TextDelta, Usage
 
+NANO_LABEL = "nano (a small demonstration model of the same architecture, not Mistral Small 4)"
 SUM: tuple[ChatEvent, ...] = (
     ReasoningDelta("17+48: 7+8=15\n"),
     ReasoningDelta("so 65"),

@@ -19,10 +19,9 @@ from prompt_toolkit.document import Document
 
 from small4.cli.chat import demonstrate
 from small4.cli.ink import Ink
-from small4.cli.names import NANO_NOTE
 from small4.cli.prompt import CommandCompleter, has_open_fence
 from small4.cli.repl import Settings
-from tests.cli.scripted import ScriptedSpeaker
+from tests.cli.scripted import NANO_LABEL, ScriptedSpeaker
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 60.0  # a guard against hanging
@@ -33,7 +32,7 @@ def test_without_a_terminal_one_question_is_answered_with_its_thought() -> None:
     speaker, stream = ScriptedSpeaker(), StringIO()
     demonstrate(speaker, Ink(stream), Settings(effort="none"))
     text = stream.getvalue()
-    assert text.startswith(NANO_NOTE)
+    assert text.startswith(NANO_LABEL)
     assert "> 17+48+36+25\nthinking:\n  17+48: 7+8=15\n  so 65\nanswer:\n65\n" in text
     assert [(r.effort, r.messages[-1].content) for r in speaker.requests] == [("high", "17+48+36+25")]
 
@@ -71,7 +70,7 @@ from small4.chat import Finish, ReasoningDelta, TextDelta, Usage
 from small4.cli.chat import converse
 from small4.cli.ink import Ink
 from small4.cli.repl import Repl, Settings
-from tests.cli.scripted import SUM, ScriptedSpeaker
+from tests.cli.scripted import NANO_LABEL, SUM, ScriptedSpeaker
 
 class Slow(ScriptedSpeaker):
     def stream(self, request):

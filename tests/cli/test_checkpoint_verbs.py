@@ -94,6 +94,7 @@ def test_run_answers_from_a_directory(small4: Small4, checkpoint: Path) -> None:
     answer = json.loads(done.stdout)
     assert answer["model"] == str(checkpoint)
     assert answer["usage"]["completion_tokens"] == 5
+    assert answer["model_note"].endswith("(a small demonstration model of the same architecture, not Mistral Small 4)")
     assert "(cut off at the limit of 5 tokens; raise --max-tokens)" in done.stderr
 
 

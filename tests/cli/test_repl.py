@@ -9,10 +9,9 @@ import pytest
 
 from small4.chat import Finish, ImagePart, Message, ReasoningDelta, TextDelta, TextPart, ThinkPart, Usage
 from small4.cli.ink import Ink
-from small4.cli.names import NANO_NOTE
 from small4.cli.repl import COMMANDS, Repl, Settings
 from small4.errors import ContextLengthError
-from tests.cli.scripted import SUM, ScriptedSpeaker
+from tests.cli.scripted import NANO_LABEL, SUM, ScriptedSpeaker
 
 
 def reader(*lines: str | BaseException) -> Callable[[], str]:
@@ -37,7 +36,7 @@ def converse(speaker: ScriptedSpeaker, *lines: str | BaseException) -> tuple[str
 
 def test_the_nano_says_what_it_is_before_anything_else() -> None:
     text, _ = converse(ScriptedSpeaker())
-    assert text.startswith(NANO_NOTE + "\n")
+    assert text.startswith(NANO_LABEL + "\n")
 
 
 def test_another_model_goes_by_its_name() -> None:
@@ -180,7 +179,7 @@ def test_a_conversation_is_saved_as_json(tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(b"pixels")
     converse(ScriptedSpeaker(), "/system Be brief.", f"/image {tmp_path / 'dot.png'}", "17+48", f"/save {path}")
     saved = json.loads(path.read_text())
-    assert saved["model"] == NANO_NOTE
+    assert saved["model"] == NANO_LABEL
     assert saved["messages"] == [
         {"role": "system", "text": "Be brief."},
         {"role": "user", "text": "17+48", "num_images": 1},

@@ -8,11 +8,10 @@ from pathlib import Path
 import pytest
 
 from small4.chat import ChatRequest, Finish, Message, TextDelta, Usage
-from small4.cli.names import NANO_NOTE
 from small4.cli.run import answer_once, sort_words
 from small4.cli.speaker import default_effort
 from small4.errors import CheckpointNotFoundError, RequestError
-from tests.cli.scripted import ScriptedSpeaker
+from tests.cli.scripted import NANO_LABEL, ScriptedSpeaker
 
 REQUEST = ChatRequest(messages=(Message("user", "17+48"),))
 
@@ -84,19 +83,19 @@ def test_the_answer_alone_is_on_standard_output(capsys: pytest.CaptureFixture[st
     assert answer_once(ScriptedSpeaker(), REQUEST, hide_reasoning=False, show_usage=True, as_json=False)
     done = capsys.readouterr()
     assert done.out == "65\n"
-    assert done.err.startswith(f"{NANO_NOTE}\nthinking:\n  17+48: 7+8=15\n  so 65\nanswer:\n12 tokens in, 9 out")
+    assert done.err.startswith(f"{NANO_LABEL}\nthinking:\n  17+48: 7+8=15\n  so 65\nanswer:\n12 tokens in, 9 out")
 
 
 def test_a_hidden_thought_is_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     answer_once(ScriptedSpeaker(), REQUEST, hide_reasoning=True, show_usage=False, as_json=False)
-    assert capsys.readouterr() == ("65\n", f"{NANO_NOTE}\n")
+    assert capsys.readouterr() == ("65\n", f"{NANO_LABEL}\n")
 
 
 def test_json_is_alone_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
     answer_once(ScriptedSpeaker(), REQUEST, hide_reasoning=False, show_usage=True, as_json=True)
     done = capsys.readouterr()
     assert json.loads(done.out)["reasoning"] == "17+48: 7+8=15\nso 65"
-    assert json.loads(done.out)["model_note"] == NANO_NOTE
+    assert json.loads(done.out)["model_note"] == NANO_LABEL
     assert done.err == ""
 
 
