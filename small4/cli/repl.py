@@ -15,7 +15,7 @@ from small4.cli.ink import Ink
 from small4.cli.request import check_text, parse_budget, parse_effort, read_image, user_message
 from small4.cli.speaker import Speaker, label
 from small4.cli.transcript import save_transcript
-from small4.errors import RequestError, Small4Error
+from small4.errors import ImageError, RequestError, Small4Error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +85,11 @@ class Repl:
             thinking_budget=self.settings.budget,
         )
         thoughts = None if self.settings.hide_reasoning else self.ink
-        answer = follow(self.speaker.stream(request), thoughts=thoughts, text=self.ink)
+        try:
+            answer = follow(self.speaker.stream(request), thoughts=thoughts, text=self.ink)
+        except ImageError:
+            self.images = []  # or the next question would be refused for them too
+            raise
         if note := finish_note(answer, self.speaker.context_length):
             self.ink.line(note, "dim")
         if answer.text:

@@ -10,7 +10,7 @@ import pytest
 from small4.chat import Finish, ImagePart, Message, ReasoningDelta, TextDelta, TextPart, ThinkPart, Usage
 from small4.cli.ink import Ink
 from small4.cli.repl import COMMANDS, Repl, Settings
-from small4.errors import ContextLengthError
+from small4.errors import ContextLengthError, ImageError
 from tests.cli.scripted import NANO_LABEL, SUM, ScriptedSpeaker
 
 
@@ -142,6 +142,14 @@ def test_an_image_goes_with_the_next_question_only(tmp_path: Path) -> None:
     first, second = (request.messages[-1] for request in speaker.requests)
     assert first.content == (TextPart("what is it?"), ImagePart(b"pixels"))
     assert second.content == "and now?"
+
+
+def test_a_refused_image_does_not_stand_in_the_way_of_the_next_question(tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(b"pixels")
+    speaker = ScriptedSpeaker((ImageError("this model reads no images"),), SUM)
+    text, _ = converse(speaker, f"/image {tmp_path / 'dot.png'}", "what is it?", "17+48")
+    assert "error: this model reads no images" in text
+    assert speaker.requests[1].messages == (Message("user", "17+48"),)
 
 
 def test_system_prompt_leads_every_request_until_it_is_turned_off() -> None:
