@@ -22,7 +22,7 @@ from small4.train.tasks.problem import Problem
 from small4.train.tasks.talk import sample_talk
 
 NANO_TEKKEN = Path(__file__).parent.parent / "nano" / "tekken.json"
-MAX_NONE_TURNS = 12
+MAX_NONE_TURNS = 6
 
 _SYSTEMS = ("You are a helpful assistant.", "You are nano.", "Answer with a number.", "Be brief.", "You do sums.")
 

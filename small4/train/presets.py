@@ -33,7 +33,7 @@ class TrainConfig:
     seed: int = 0
     steps: int  # optimiser steps
     tokens_per_step: int  # a step packs whole conversations up to about this many tokens
-    none_share: float = 0.38  # of rows, with effort none
+    none_share: float = 0.35  # of rows, with effort none
     balance_weight: float = 0.01  # evens out expert load
     z_weight: float = 0.001  # keeps the gate's logits small
     save_every: int = 500  # steps
@@ -68,24 +68,27 @@ NANO_SHAPE = ModelConfig(
 
 NANO_MIX: dict[Effort, dict[str, float]] = {
     "none": {
-        "sum2": 0.56,
-        "sum3": 0.04,
-        "sum4": 0.04,
-        "chain2": 0.16,
-        "product2x1": 0.14,
-        "product2x2": 0.03,
-        "talk": 0.03,
+        "sum2": 0.40,
+        "sum3": 0.08,
+        "sum4": 0.08,
+        "sum5": 0.02,
+        "sum6": 0.02,
+        "chain2": 0.15,
+        "product2x1": 0.15,
+        "product2x2": 0.05,
+        "talk": 0.05,
     },
     "high": {
         "sum2": 0.13,
-        "sum3": 0.13,
-        "sum4": 0.19,
-        "sum5": 0.04,
-        "chain2": 0.13,
-        "chain3": 0.05,
-        "chain4": 0.02,
+        "sum3": 0.11,
+        "sum4": 0.15,
+        "sum5": 0.05,
+        "sum6": 0.03,
+        "chain2": 0.12,
+        "chain3": 0.04,
+        "chain4": 0.03,
         "product2x1": 0.09,
-        "product2x2": 0.19,
+        "product2x2": 0.22,
         "talk": 0.03,
     },
 }
