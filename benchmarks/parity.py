@@ -2,8 +2,9 @@
 
 One line per config and type. `definition` is the expanded form with every fast path replaced by its definition in
 kernels/reference.py; `0` means equal to the last bit. The other columns take the paths that generation takes:
-`prefill` of a whole prompt, and `decode` through the cache with old tokens expanded or absorbed; each is the worst over
-positions from 0, 8184, 81912, 262096 and 1048528 on. `absorbed prompt` (never chosen above 16 queries) and the
+`prefill` of a whole prompt, `long prompt` of 800 tokens, where bf16 takes the fused attention, and `decode` through the
+cache with old tokens expanded or absorbed. Each is the worst over positions from 0, 8184, 81912, 262096 and 1048528 on,
+the long prompt from 7800 on. `absorbed prompt` (never chosen above 16 queries) and the
 reference's own distance from a float64 run show what rounding alone does. Exits with 1 where a gate is broken.
 """
 
@@ -30,7 +31,15 @@ from tests.model.parity_cases import (
 )
 
 STARTS = (0, *LONG_STARTS)
-COLUMNS = ["definition", "prefill", "decode expanded", "decode absorbed", "absorbed prompt", "reference to float64"]
+COLUMNS = [
+    "definition",
+    "prefill",
+    "long prompt",
+    "decode expanded",
+    "decode absorbed",
+    "absorbed prompt",
+    "reference to float64",
+]
 HEADERS = ["config", "type", *COLUMNS, "top-1", "gates"]
 
 
@@ -59,6 +68,7 @@ def measure(case: Case, dtype: torch.dtype) -> dict:
     pair = build_pair(case.config, case.seed, dtype)
     with definitions_only():
         definition = [row for row in compare_prefill(case, pair, STARTS) if row.form == "expanded"]
+    long = [row for row in compare_prefill(case, pair, [7800], num_tokens=800) if row.form == "expanded"]
     rows = [*compare_prefill(case, pair, STARTS), *compare_decode(case, pair, [0, -8, *LONG_STARTS[1:]])]
     return {
         "seed": case.seed,
@@ -67,13 +77,14 @@ def measure(case: Case, dtype: torch.dtype) -> dict:
         "worst": {
             "definition": worst_of(definition),
             "prefill": worst_of(pick(rows, "prefill", "expanded")),
+            "long prompt": worst_of(long),
             "decode expanded": worst_of(pick(rows, "decode", "expanded")),
             "decode absorbed": worst_of(pick(rows, "decode", "absorbed")),
             "absorbed prompt": worst_of(pick(rows, "prefill", "absorbed")),
             "reference to float64": reference_error(case, pair),
         },
         "top1": min(row.difference.top1 for row in pick(rows, "prefill", "expanded")),
-        "broken": broken_gates(rows, dtype),
+        "broken": broken_gates(rows, dtype) + broken_gates(long, dtype),
     }
 
 

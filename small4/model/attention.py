@@ -31,6 +31,10 @@ from small4.model.rope import softmax_scale
 
 Form = Literal["expanded", "absorbed"]
 
+# Up to so many scores expanded attention keeps to its definition, which equals the reference to the last bit; beyond,
+# the fused kernel spares the score matrix. Float32 is there to be compared and changes over only to save memory.
+MAX_SCORES, MAX_SCORES_FLOAT32 = 2**19, 2**26
+
 
 @dataclass(frozen=True, slots=True)
 class LatentProjection:
@@ -86,8 +90,9 @@ def attend(query_TNH: Tensor, rows_SC: Tensor, projection: LatentProjection, for
         return projection.values(latent_attention(*projection.absorb(query_TNH), rows_SC, projection.scale))
     rank = projection.wkv_b.shape[1]
     key_SNH, value_SNV = projection.expand(rows_SC[:, :rank], rows_SC[:, rank:])
-    # Float32 keeps to the definition: it is there to be compared, and small. Everything else takes the fused kernel.
-    run = causal_attention if query_TNH.dtype == torch.float32 else fused_causal_attention
+    num_scores = query_TNH.shape[0] * query_TNH.shape[1] * rows_SC.shape[0]
+    limit = MAX_SCORES_FLOAT32 if query_TNH.dtype == torch.float32 else MAX_SCORES
+    run = causal_attention if num_scores <= limit else fused_causal_attention
     return run(query_TNH, key_SNH, value_SNV, projection.scale)
 
 

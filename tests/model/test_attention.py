@@ -5,6 +5,8 @@ import torch
 from torch import Tensor
 
 from small4.engine.kv_cache import CachedAttention, LatentCache
+from small4.kernels.attention import fused_causal_attention
+from small4.kernels.reference import causal_attention
 from small4.model.attention import Form, FullAttention
 from small4.model.config import ModelConfig, MoeConfig
 from small4.model.packed_attention import PackedAttention
@@ -58,6 +60,28 @@ def test_padded_attention_equals_attention_sequence_by_sequence() -> None:
     positions_T = torch.cat([torch.arange(length) for length in lengths])
     padded_TW = model(tokens_T, positions_T, PackedAttention(lengths))
     torch.testing.assert_close(padded_TW, model(tokens_T, positions_T, FullAttention(lengths)), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.03)])
+@pytest.mark.parametrize(("num_queries", "num_keys"), [(1, 1), (33, 33), (1, 40), (12, 70)])
+def test_fused_attention_equals_its_definition(
+    num_queries: int, num_keys: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query_TNH = torch.randn(num_queries, 3, 24, generator=generator).to(dtype)
+    key_SNH = torch.randn(num_keys, 3, 24, generator=generator).to(dtype)
+    value_SNV = torch.randn(num_keys, 3, 16, generator=generator).to(dtype)
+    fused_TNV = fused_causal_attention(query_TNH, key_SNH, value_SNV, 0.2)
+    plain_TNV = causal_attention(query_TNH, key_SNH, value_SNV, 0.2)
+    torch.testing.assert_close(fused_TNV, plain_TNV, rtol=0, atol=tolerance)
+
+
+@torch.inference_mode()
+def test_long_passes_take_the_fused_kernel_and_stay_equal(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokens_T = small_model(), some_tokens(40)
+    plain_TW = model(tokens_T, torch.arange(40), FullAttention([40]))
+    monkeypatch.setattr("small4.model.attention.MAX_SCORES_FLOAT32", 0)
+    torch.testing.assert_close(model(tokens_T, torch.arange(40), FullAttention([40])), plain_TW, rtol=0, atol=1e-5)
 
 
 @torch.inference_mode()
