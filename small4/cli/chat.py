@@ -48,6 +48,7 @@ def chat_command(
         max_tokens=max_tokens,
         sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
         hide_reasoning=hide_reasoning,
+        has_memory=not speaker.is_nano,  # it learned from single questions and loses its way in a conversation
     )
     ink = Ink(sys.stdout)
     if not sys.stdin.isatty():

@@ -28,6 +28,7 @@ class Settings:
     max_tokens: int | None = None
     sampling: Sampling = field(default_factory=Sampling)
     hide_reasoning: bool = False
+    has_memory: bool = True  # earlier questions and answers go with the next question
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Repl:
     def run(self, read: Callable[[], str]) -> None:
         """Read and answer lines until /exit or the end of input. Ctrl-C drops the line that is being typed."""
         self.ink.line(label(self.speaker), "dim")
+        if not self.settings.has_memory:
+            self.ink.line("it takes every question on its own, as it was trained to; /memory on changes that", "dim")
         self.ink.line("/help lists the commands, Ctrl-D leaves", "dim")
         while not self.is_over:
             try:
@@ -78,7 +81,7 @@ class Repl:
         """Put a question and show the answer. A refused request leaves the conversation as it was."""
         question = user_message(text, tuple(self.images))
         request = ChatRequest(
-            messages=(*self._system(), *self.messages, question),
+            messages=(*self._system(), *(self.messages if self.settings.has_memory else ()), question),
             effort=self.settings.effort,
             sampling=self.settings.sampling,
             max_tokens=self.settings.max_tokens,
@@ -99,7 +102,7 @@ class Repl:
         elif answer.finish == "aborted":
             self.ink.line("(nothing was said yet; the question is forgotten)", "dim")
         else:
-            self.ink.line("(the model said nothing; the question is forgotten)", "dim")
+            self.ink.line("(the model gave no answer; the question is forgotten)", "dim")
         return answer
 
     def command(self, line: str) -> None:
@@ -139,6 +142,13 @@ class Repl:
             self.settings = replace(self.settings, system=None if rest == "off" else check_text(rest))
         self.ink.line(f"system prompt: {self.settings.system or 'none'}", "dim")
 
+    def set_memory(self, rest: str) -> None:
+        if rest not in ("", "on", "off"):
+            raise RequestError(f"memory is on or off, not {rest!r}")
+        if rest:
+            self.settings = replace(self.settings, has_memory=rest == "on")
+        self.ink.line("the conversation goes along" if self.settings.has_memory else "every question alone", "dim")
+
     def add_image(self, rest: str) -> None:
         if not rest:
             raise RequestError("which image? /image PATH attaches one to the next question")
@@ -173,6 +183,7 @@ COMMANDS = {
     "budget": Command(Repl.set_budget, "/budget [N|off]", "most tokens of thought"),
     "image": Command(Repl.add_image, "/image PATH", "attach an image to the next question"),
     "system": Command(Repl.set_system, "/system [TEXT|off]", "the system prompt"),
+    "memory": Command(Repl.set_memory, "/memory [on|off]", "whether the conversation goes with the next question"),
     "save": Command(Repl.save, "/save FILE", "write the conversation: JSON if it ends in .json, else Markdown"),
     "new": Command(Repl.start_anew, "/new", "forget the conversation"),
     "help": Command(Repl.show_help, "/help", "this list"),

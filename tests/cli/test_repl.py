@@ -130,7 +130,7 @@ def test_a_refused_request_leaves_the_conversation_as_it_was() -> None:
 def test_an_empty_answer_is_told_and_not_repeated() -> None:
     speaker = ScriptedSpeaker((Finish("stop", Usage(5, 1, 0)),), SUM)
     text, _ = converse(speaker, "hm", "17+48")
-    assert "the model said nothing" in text
+    assert "the model gave no answer" in text
     assert speaker.requests[1].messages == (Message("user", "17+48"),)
 
 
@@ -164,6 +164,15 @@ def test_new_forgets_the_conversation_and_keeps_the_settings() -> None:
     converse(speaker, "/effort high", "a", "/new", "b")
     assert speaker.requests[1].messages == (Message("user", "b"),)
     assert speaker.requests[1].effort == "high"
+
+
+def test_without_memory_every_question_stands_alone() -> None:
+    speaker, stream = ScriptedSpeaker(), StringIO()
+    repl = Repl(speaker, Ink(stream), Settings(effort="none", has_memory=False))
+    repl.run(reader("a", "b", "/memory on", "c", "/memory maybe"))
+    assert "it takes every question on its own" in stream.getvalue()
+    assert [len(request.messages) for request in speaker.requests] == [1, 1, 5]
+    assert "error: memory is on or off, not 'maybe'" in stream.getvalue()
 
 
 def test_exit_leaves_at_once() -> None:
