@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 
 import pytest
 import torch
@@ -84,6 +85,14 @@ def test_pickles_beside_safetensors_do_not_matter(copy):
     path = copy("hf-f32")
     os.mkfifo(path / "pytorch_model.bin")
     load_model(path)
+
+
+def test_code_in_a_repository_is_not_run(copy):
+    path = copy("hf-f32")
+    (path / "modeling_evil.py").write_text("raise SystemExit('this code ran')")
+    edit_json(path / "config.json", auto_map={"AutoModelForCausalLM": "modeling_evil.Model"})
+    load_model(path)
+    assert not any("modeling_evil" in name for name in sys.modules)
 
 
 @pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/x.safetensors", "a/b.safetensors", "..", "", "x.bin"])
