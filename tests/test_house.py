@@ -143,7 +143,7 @@ def test_every_file_of_the_lock_is_pinned_by_hash_and_none_is_torch() -> None:
         lines = [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
         assert all("==" in line and "--hash=sha256:" in line for line in lines)
         names = {line.split("==")[0] for line in lines}
-        assert not {name for name in names if name in ("torch", "triton", "accelerate") or name.startswith("nvidia")}
+        assert not {name for name in names if name in ("torch", "triton") or name.startswith("nvidia")}
 
 
 def test_lock_for_development_holds_all_that_the_lock_for_running_holds() -> None:
