@@ -28,10 +28,10 @@ from small4.chat import (
     ToolCallStart,
     Usage,
 )
-from small4.checkpoint.cache import list_models
 from small4.checkpoint.load import load_model
 from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
 from small4.errors import CheckpointNotFoundError, ConfigError, EffortError, RequestError
+from small4.hub.cache import list_models
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
 from small4.model.transformer import Transformer

@@ -54,7 +54,7 @@ def is_model(word: str) -> bool:
 
 def known_names() -> list[str]:
     """All names that can be given here: shipped, official, and in the hub cache."""
-    from small4.checkpoint.cache import SHORT_NAMES, list_models
+    from small4.hub.cache import SHORT_NAMES, list_models
 
     return list(dict.fromkeys([NANO, *SHORT_NAMES, *(model.name for model in list_models())]))
 
@@ -68,7 +68,7 @@ def _is_checkpoint(path: Path) -> bool:
 
 
 def _cached(name: str) -> Path:
-    from small4.checkpoint.cache import SHORT_NAMES, list_models
+    from small4.hub.cache import SHORT_NAMES, list_models
 
     short_names = {repository: short for short, repository in SHORT_NAMES.items()}
     for model in list_models():

@@ -15,8 +15,8 @@ import typer
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from small4.checkpoint.fetch import PullProgress
-    from small4.checkpoint.pull import PulledModel
+    from small4.hub.fetch import PullProgress
+    from small4.hub.pull import PulledModel
 
 ASK_ABOVE_BYTES = 1_000_000_000
 
@@ -37,7 +37,7 @@ def pull_command(
     """Fetch a checkpoint into the hub cache; an interrupted pull goes on where it stopped."""
     from rich.console import Console
 
-    from small4.checkpoint.pull import pull
+    from small4.hub.pull import pull
 
     plan = pull(model, revision=revision, layout=layout, dry_run=True)
     if dry_run or plan.bytes_fetched == 0:
@@ -53,8 +53,8 @@ def pull_command(
 
 
 def _ask(plan: "PulledModel") -> None:
-    from small4.checkpoint.pull import readable_bytes
     from small4.errors import DownloadError
+    from small4.hub.pull import readable_bytes
 
     question = f"Fetch {readable_bytes(plan.bytes_fetched)} in {len(plan.files)} files to {plan.path}?"
     if not sys.stdin.isatty():
@@ -108,7 +108,7 @@ def _line_printer(console: "Console") -> Callable[["PullProgress"], None]:
 
 def progress_numbers(report: "PullProgress") -> str:
     """Bytes, rate, time left and files of a report, as text."""
-    from small4.checkpoint.pull import readable_bytes
+    from small4.hub.pull import readable_bytes
 
     parts = [f"{readable_bytes(report.bytes_done)} of {readable_bytes(report.bytes_total)}"]
     if report.seconds_left is not None:
@@ -119,7 +119,7 @@ def progress_numbers(report: "PullProgress") -> str:
 
 
 def _print_outcome(model: "PulledModel", *, is_dry: bool, as_json: bool) -> None:
-    from small4.checkpoint.pull import readable_bytes
+    from small4.hub.pull import readable_bytes
 
     if as_json:
         print(json.dumps({**asdict(model), "path": str(model.path), "dry_run": is_dry}))

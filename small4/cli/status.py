@@ -56,7 +56,7 @@ def look_around() -> Status:
     """Gather the status."""
     from huggingface_hub import constants
 
-    from small4.checkpoint.cache import list_models
+    from small4.hub.cache import list_models
 
     cache = Path(constants.HF_HUB_CACHE).expanduser()
     models = list_models()

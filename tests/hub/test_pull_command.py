@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from small4.checkpoint.fetch import PullProgress
 from small4.cli.pull import progress_numbers
-from tests.checkpoint.fake_hub import COMMIT, FakeHub, serving
+from small4.hub.fetch import PullProgress
+from tests.hub.fake_hub import COMMIT, FakeHub, serving
 
 REPO = "mistralai/Tiny-4"
 PROGRAM = """

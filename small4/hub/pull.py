@@ -26,9 +26,9 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-from small4.checkpoint.cache import LAYOUTS, SHORT_NAMES, Layout, complete_layouts
-from small4.checkpoint.fetch import BlobStore, Meter, PullProgress, RemoteFile
 from small4.errors import CheckpointNotFoundError, DownloadError, UnsafeFileError
+from small4.hub.cache import LAYOUTS, SHORT_NAMES, Layout, complete_layouts
+from small4.hub.fetch import BlobStore, Meter, PullProgress, RemoteFile
 
 UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib", ".npy", ".msgpack", ".h5")
 PARALLEL_FILES = 4  # connections at once

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from small4.checkpoint.cache import list_models, remove_model
 from small4.errors import CheckpointError, CheckpointNotFoundError
+from small4.hub.cache import list_models, remove_model
 
 OFFICIAL = "models--mistralai--Mistral-Small-4-119B-2603"
 NATIVE_CONFIG = {"dim": 64, "q_lora_rank": 8, "kv_lora_rank": 8}
