@@ -78,7 +78,8 @@ class Slow(ScriptedSpeaker):
             yield from super().stream(request)
             return
         yield TextDelta("begun")
-        time.sleep(600)
+        while True:  # short, as tokens are: a signal that lands just before one long sleep would wait for its end
+            time.sleep(0.05)
 
 repl = Repl(Slow(), Ink(sys.stdout), Settings(effort="none"))
 converse(repl)
