@@ -8,6 +8,10 @@ from dataclasses import dataclass, field
 
 from small4.errors import ConfigError
 
+# A config is read before its tensors: without these, one number in a hostile file would take hours or all memory.
+MAX_LAYERS, MAX_HEADS, MAX_EXPERTS = 1024, 4096, 4096
+MAX_WIDTH, MAX_IDS = 2**20, 2**24
+
 
 def _require(condition: bool, message: str) -> None:
     if not condition:
@@ -62,13 +66,22 @@ class MoeConfig:
     num_expert_groups_per_tok: int = 1
 
     def __post_init__(self) -> None:
-        _require(self.num_experts >= 1, f"moe.num_experts is {self.num_experts}; it must be at least 1")
+        _require(
+            1 <= self.num_experts <= MAX_EXPERTS,
+            f"moe.num_experts is {self.num_experts}; it must lie in 1 to {MAX_EXPERTS}",
+        )
         _require(
             1 <= self.num_experts_per_tok <= self.num_experts,
             f"moe.num_experts_per_tok is {self.num_experts_per_tok}; it must lie in 1 to {self.num_experts}",
         )
-        _require(self.num_shared_experts >= 0, "moe.num_shared_experts must not be negative")
-        _require(self.expert_hidden_dim >= 1, "moe.expert_hidden_dim must be positive")
+        _require(
+            0 <= self.num_shared_experts <= MAX_EXPERTS,
+            f"moe.num_shared_experts is {self.num_shared_experts}; it must lie in 0 to {MAX_EXPERTS}",
+        )
+        _require(
+            1 <= self.expert_hidden_dim <= MAX_WIDTH,
+            f"moe.expert_hidden_dim is {self.expert_hidden_dim}; it must lie in 1 to {MAX_WIDTH}",
+        )
         _require(self.first_k_dense_replace >= 0, "moe.first_k_dense_replace must not be negative")
         _require(
             self.num_expert_groups == self.num_expert_groups_per_tok == 1,
@@ -97,12 +110,22 @@ class VisionConfig:
     adapter_bias: bool = False
 
     def __post_init__(self) -> None:
+        for name, limit in (
+            ("num_hidden_layers", MAX_LAYERS),
+            ("num_attention_heads", MAX_HEADS),
+            ("hidden_size", MAX_WIDTH),
+            ("intermediate_size", MAX_WIDTH),
+            ("patch_size", MAX_HEADS),
+            ("num_channels", MAX_HEADS),
+            ("spatial_merge_size", MAX_HEADS),
+        ):
+            value = getattr(self, name)
+            _require(1 <= value <= limit, f"vision {name} is {value}; it must lie in 1 to {limit}")
         _require(
             self.hidden_size % self.num_attention_heads == 0,
             f"vision hidden_size {self.hidden_size} is not a multiple of its {self.num_attention_heads} heads",
         )
         _require(self.head_dim % 4 == 0, f"vision head_dim is {self.head_dim}; the 2-D rope needs a multiple of 4")
-        _require(self.patch_size >= 1 and self.spatial_merge_size >= 1, "vision patch and merge size must be positive")
 
     @property
     def head_dim(self) -> int:
@@ -142,6 +165,9 @@ class ModelConfig:
                 isinstance(value, int) and not isinstance(value, bool) and value >= 1,
                 f"{name} is {value!r}; it must be a positive integer",
             )
+            limits = {"n_layers": MAX_LAYERS, "n_heads": MAX_HEADS}
+            limit = limits.get(name, MAX_IDS if name in ("vocab_size", "max_position_embeddings") else MAX_WIDTH)
+            _require(value <= limit, f"{name} is {value}; the limit is {limit}, the config is damaged")
         _require(self.qk_rope_head_dim % 2 == 0, f"qk_rope_head_dim is {self.qk_rope_head_dim}; it must be even")
         _require(self.norm_eps > 0, f"norm_eps is {self.norm_eps}; it must be positive")
         _require(self.rope_theta > 1, f"rope_theta is {self.rope_theta}; it must be over 1")

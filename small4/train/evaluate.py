@@ -50,9 +50,7 @@ def evaluate(
     on_score: Callable[[Score], None] = lambda score: None,
 ) -> list[Score]:
     """Ask `n` held-out problems of every suite at every effort, greedily; the same problems on every call."""
-    unknown = [suite for suite in suites if suite not in SAMPLERS]
-    if unknown or n < 1:
-        raise ConfigError(f"unknown suites {unknown} or n = {n} below 1; there are {', '.join(SUITES)}")
+    check_suites(suites, n)
     scores = []
     for suite in suites:
         problems = held_out_problems(suite, n)
@@ -60,6 +58,15 @@ def evaluate(
             scores.append(score(model, tokenizer, problems, suite, effort, context_length))
             on_score(scores[-1])
     return scores
+
+
+def check_suites(suites: Sequence[str], n: int) -> None:
+    """Refuse what cannot be asked; a training calls this first, since its evaluation comes an hour later."""
+    unknown = [suite for suite in suites if suite not in SAMPLERS]
+    if unknown:
+        raise ConfigError(f"unknown suite {', '.join(map(repr, unknown))}; there are {', '.join(SUITES)}")
+    if n < 1:
+        raise ConfigError(f"n is {n}; ask at least 1 problem")
 
 
 def held_out_problems(suite: str, n: int) -> list[Problem]:

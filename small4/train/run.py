@@ -16,7 +16,7 @@ from small4.errors import ConfigError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.train.data import NANO_TEKKEN
-from small4.train.evaluate import SUITES, Score, evaluate
+from small4.train.evaluate import SUITES, Score, check_suites, evaluate
 from small4.train.loop import Report, train
 from small4.train.plot import plot_loss
 from small4.train.presets import TrainConfig, preset
@@ -39,6 +39,7 @@ def train_nano(
 
     Training states lie in `out` as well, so that `resume` goes on where a killed run stopped.
     """
+    check_suites(suites, n)
     torch.set_num_threads(threads or os.cpu_count() or 1)
     config = preset(name) if seed is None else dataclasses.replace(preset(name), seed=seed)
     if not resume and any(out.glob("state-*")):

@@ -53,9 +53,9 @@ def save_state(
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
         _flush_directory(run)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # the writer wraps a full disk in its own type
         shutil.rmtree(partial, ignore_errors=True)
-        raise SaveError(f"cannot save training state in {run}: {error.strerror}; earlier states are whole") from error
+        raise SaveError(f"cannot save training state in {run}: {error}; earlier states are whole") from error
     for old in sorted(run.glob("state-*"))[:-KEEP]:
         shutil.rmtree(old)
     return target
@@ -76,7 +76,7 @@ def load_state(run: Path, config: TrainConfig, model: Transformer, optimizers: l
         progress = facts["progress"]
         losses = tuple((int(step), float(loss)) for step, loss in progress["losses"])
         return Progress(**(progress | {"losses": losses}))
-    raise TrainingStateError(f"no whole training state in {run}; start without --resume")
+    raise TrainingStateError(f"no whole training state in {run}; train without --resume in a new or empty directory")
 
 
 def _read_facts(path: Path) -> dict | None:  # type: ignore[type-arg]

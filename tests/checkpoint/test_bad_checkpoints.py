@@ -351,3 +351,22 @@ def test_describe_tells_shape_sizes_and_what_is_there(copy, tmp_path):
     json.dumps(description.to_dict())
     save_model(random_model(IMAGES), tmp_path / "images", format="nvfp4")
     assert describe(tmp_path / "images").parameters_by_component["vision"] > 0
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "num_attention_heads", "hidden_size", "qk_rope_head_dim"])
+@pytest.mark.parametrize("value", [10**9, 2**70])
+def test_a_config_of_absurd_size_is_refused_before_anything_is_built(copy, name, value):
+    path = copy("hf-f32")
+    changes = {name: value} | ({"num_key_value_heads": value} if name == "num_attention_heads" else {})
+    edit_json(path / "config.json", **changes)
+    with pytest.raises(ConfigError, match=f"is {value}; the limit is"):
+        load_model(path)
+    assert verify(path).problems
+
+
+@pytest.mark.parametrize("name", ["n_routed_experts", "n_shared_experts", "moe_intermediate_size"])
+def test_experts_of_absurd_number_or_size_are_refused_before_anything_is_built(copy, name):
+    path = copy("hf-f32")
+    edit_json(path / "config.json", **{name: 10**9})
+    with pytest.raises(ConfigError, match="is 1000000000; it must lie in"):
+        load_model(path)

@@ -1,12 +1,13 @@
 """Training learns, balances, resumes bit for bit, and survives torn states."""
 
 import dataclasses
+import resource
 from pathlib import Path
 
 import pytest
 import torch
 
-from small4.errors import ConfigError, TrainingStateError
+from small4.errors import ConfigError, SaveError, TrainingStateError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.train.data import NANO_TEKKEN, training_batch
@@ -61,6 +62,19 @@ def test_a_half_written_state_is_never_read(tokenizer: Tokenizer, tmp_path: Path
     (tmp_path / "state-0000010" / "state.json").write_text('{"config": ')
     with pytest.raises(TrainingStateError, match="no whole training state"):
         train(CONFIG, tokenizer, tmp_path, resume=True)
+
+
+def test_a_disk_that_refuses_a_state_leaves_the_earlier_one_whole(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    train(CONFIG, tokenizer, tmp_path, stop_at=2)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # bytes of any one file; a state has more
+    try:
+        with pytest.raises(SaveError, match="earlier states are whole"):
+            train(CONFIG, tokenizer, tmp_path, resume=True, stop_at=4)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["state-0000002"]
+    assert train(CONFIG, tokenizer, tmp_path, resume=True, stop_at=4)[1].step == 4
 
 
 def test_a_state_of_another_configuration_is_refused(tokenizer: Tokenizer, tmp_path: Path) -> None:

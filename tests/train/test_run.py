@@ -37,3 +37,9 @@ def test_the_loss_plot_is_a_png(trained: Path) -> None:
 def test_a_second_run_does_not_write_over_the_first(trained: Path) -> None:
     with pytest.raises(ConfigError, match="--resume"):
         train_nano("test", trained.parent)
+
+
+def test_an_unknown_suite_is_refused_before_the_training(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown suite 'sum99'; there are sum2"):
+        train_nano("test", tmp_path / "run", suites=["sum2", "sum99"])
+    assert not (tmp_path / "run").exists()
