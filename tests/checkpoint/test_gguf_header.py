@@ -152,8 +152,8 @@ def test_a_huge_claim_costs_no_memory(small_file: bytes, tmp_path: Path) -> None
 def test_more_layers_than_tensors_end_before_anything_is_built(small_file: bytes, tmp_path: Path) -> None:
     key = b"mistral4.block_count"
     at = small_file.index(key) + len(key) + 4
-    with pytest.raises(CheckpointError, match="block_count 16000000"):
-        open_gguf(lying(small_file, tmp_path / "x.gguf", at, "<I", 16_000_000))
+    with pytest.raises(CheckpointError, match="block_count 1000"):
+        open_gguf(lying(small_file, tmp_path / "x.gguf", at, "<I", 1_000))
 
 
 @pytest.mark.parametrize("key", ["embedding_length", "vocab_size", "expert_count", "rope.dimension_count"])
