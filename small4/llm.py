@@ -30,7 +30,7 @@ from small4.chat import (
 )
 from small4.checkpoint.load import load_model
 from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
-from small4.errors import CheckpointNotFoundError, ConfigError, EffortError, RequestError
+from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, RequestError
 from small4.hub.cache import list_models
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
@@ -119,9 +119,14 @@ class LLM:
         """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
         prompt = render(self.tokenizer, request)
         room = self.context_length - len(prompt.token_ids)
+        if room < 1:
+            raise ContextLengthError(
+                f"the prompt has {len(prompt.token_ids)} tokens, the limit is {self.context_length} with the answer; "
+                "shorten it"
+            )
         tokens = self.generate(
             prompt.token_ids,
-            max_tokens=max(1, room) if request.max_tokens is None else request.max_tokens,
+            max_tokens=room if request.max_tokens is None else request.max_tokens,
             sampling=request.sampling,
             images=[torch.from_numpy(image) for image in prompt.images],
             thinking_budget=request.thinking_budget,

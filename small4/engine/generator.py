@@ -11,7 +11,7 @@ from torch import Tensor
 from small4.chat import Sampling
 from small4.engine.kv_cache import CachedAttention, LatentCache
 from small4.engine.sampler import Sampler
-from small4.errors import ContextLengthError, RequestError, SamplingError
+from small4.errors import ContextLengthError, RequestError, SamplingError, VerificationError
 from small4.model.transformer import Transformer
 
 PREFILL_CHUNK = 1024  # tokens per pass: bounds the memory of a long prompt
@@ -37,7 +37,6 @@ class ThoughtLimit:
         return token_id
 
 
-@torch.inference_mode()
 def generate(
     model: Transformer,
     token_ids: Sequence[int],
@@ -50,25 +49,31 @@ def generate(
     thought_limit: ThoughtLimit | None = None,
     num_ids: int | None = None,
 ) -> Iterator[int]:
-    """Yield new token ids, the stop id included; ends at a stop id or after `max_tokens`.
+    """New token ids one by one, the stop id included; ends at a stop id or after `max_tokens`.
 
-    `num_ids` keeps to that many first ids, for a tokenizer that has fewer than the model has rows.
-
-    Raises ContextLengthError where prompt and `max_tokens` exceed `context_length`, before any work is done.
+    Raises at once, before any work: ContextLengthError where prompt and `max_tokens` exceed `context_length`,
+    RequestError and SamplingError for what cannot run. `num_ids` keeps to that many first ids, for a tokenizer that has
+    fewer than the model has rows.
     """
     check_lengths(len(token_ids), max_tokens, context_length)
     check_ids(token_ids, model.config.vocab_size)
     sampler = Sampler(sampling)
     cache = LatentCache(model.config, len(token_ids) + max_tokens, model.tok_embeddings.weight.dtype)
-    logits_W = prefill(model, cache, torch.tensor(token_ids), images)
-    for count in range(1, max_tokens + 1):
-        token_id = sampler(logits_W[:num_ids])
-        if thought_limit is not None:
-            token_id = thought_limit.apply(token_id)
-        yield token_id
-        if token_id in stop_ids or count == max_tokens:
-            return
-        logits_W = step(model, cache, torch.tensor([token_id]))
+
+    @torch.inference_mode()
+    def tokens() -> Iterator[int]:
+        logits_W = prefill(model, cache, torch.tensor(token_ids), images)[:num_ids]
+        check_finite(logits_W)
+        for count in range(1, max_tokens + 1):
+            token_id = sampler(logits_W)
+            if thought_limit is not None:
+                token_id = thought_limit.apply(token_id)
+            yield token_id
+            if token_id in stop_ids or count == max_tokens:
+                return
+            logits_W = step(model, cache, torch.tensor([token_id]))[:num_ids]
+
+    return tokens()
 
 
 def check_lengths(num_prompt: int, max_tokens: int, context_length: int) -> None:
@@ -89,6 +94,14 @@ def check_ids(token_ids: Sequence[int], vocab_size: int) -> None:
     wrong = next((i for i in token_ids if not 0 <= i < vocab_size), None)
     if wrong is not None:
         raise RequestError(f"token id {wrong} is not in the vocabulary of {vocab_size}; use this model's tokenizer")
+
+
+def check_finite(logits_W: Tensor) -> None:
+    """Refuse to answer from weights that give no numbers."""
+    if not bool(torch.isfinite(logits_W).all()):
+        raise VerificationError(
+            "the model's scores are not finite, so its weights are damaged; `small4 verify` says where"
+        )
 
 
 def prefill(model: Transformer, cache: LatentCache, tokens_T: Tensor, images: Sequence[Tensor]) -> Tensor:

@@ -1,5 +1,6 @@
 """Plain generation: equal to the naive generator, honest about limits, and exact in what it samples."""
 
+import copy
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +11,7 @@ from small4.engine.generator import PREFILL_CHUNK, ThoughtLimit, generate
 from small4.engine.kv_cache import LatentCache
 from small4.engine.sampler import Sampler, check_sampling, probabilities
 from small4.engine.static_batch import generate_batch
-from small4.errors import ContextLengthError, RequestError, SamplingError
+from small4.errors import ContextLengthError, RequestError, SamplingError, VerificationError
 from small4.model.transformer import Transformer
 from small4.train.optim import initialise
 from small4.train.presets import preset
@@ -66,6 +67,18 @@ def test_generation_ends_with_the_stop_id_or_at_the_limit(model: Transformer) ->
 def test_a_prompt_over_the_limit_names_both_numbers(model: Transformer) -> None:
     with pytest.raises(ContextLengthError, match=r"90 tokens .* 20 more, the limit is 100"):
         run(model, prompt_of(90, 1), 20, context_length=100)
+
+
+def test_a_bad_request_raises_at_the_call_not_at_the_first_token(model: Transformer) -> None:
+    with pytest.raises(ContextLengthError):
+        generate(model, [1, 2, 3], max_tokens=9, context_length=4, sampling=Sampling())
+
+
+def test_damaged_weights_are_refused_instead_of_answered_from(model: Transformer) -> None:
+    damaged = copy.deepcopy(model)
+    damaged.norm.weight.data[0] = float("nan")
+    with pytest.raises(VerificationError, match="small4 verify"):
+        run(damaged, [1, 2], 3)
 
 
 @pytest.mark.parametrize(("prompt", "max_tokens"), [([], 4), ([5, 3072], 4), ([-1], 4), ([5], 0)])
