@@ -96,6 +96,8 @@ class Terminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
         # Ctrl-C must reach the program as a signal, so the terminal has to control its session.
         control = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+        # A shell's background job ignores Ctrl-C, and so would all that these tests start from one.
+        control += "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(state), "TERM": "xterm"}
         environment.pop("NO_COLOR", None)
         self.process = subprocess.Popen(
