@@ -7,10 +7,13 @@ that each expert multiplies one contiguous run of rows:
     out[token] += weight * w2_e(silu(w1_e row) * w3_e row)
 """
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from small4.kernels.linear import PAST_ONEDNN, is_one_row
 from small4.kernels.reference import routed_experts, swiglu
 
 
@@ -54,11 +57,12 @@ def few_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Te
     num_tokens, experts_per_token = expert_ids_TK.shape
     expert_ids = expert_ids_TK.flatten().tolist()
     gate_up_F = x_TD.new_empty(len(expert_ids), w13.shape[1])
-    for slot, expert_id in enumerate(expert_ids):
-        row = slot // experts_per_token
-        torch.mm(x_TD[row : row + 1], w13[expert_id].t(), out=gate_up_F[slot : slot + 1])
-    hidden_F = swiglu(gate_up_F)
     out_D = x_TD.new_empty(len(expert_ids), x_TD.shape[1])
-    for slot, expert_id in enumerate(expert_ids):
-        torch.mm(hidden_F[slot : slot + 1], w2[expert_id].t(), out=out_D[slot : slot + 1])
+    with PAST_ONEDNN if is_one_row(x_TD[:1]) else nullcontext():
+        for slot, expert_id in enumerate(expert_ids):
+            row = slot // experts_per_token
+            torch.mm(x_TD[row : row + 1], w13[expert_id].t(), out=gate_up_F[slot : slot + 1])
+        hidden_F = swiglu(gate_up_F)
+        for slot, expert_id in enumerate(expert_ids):
+            torch.mm(hidden_F[slot : slot + 1], w2[expert_id].t(), out=out_D[slot : slot + 1])
     return (out_D.view(num_tokens, experts_per_token, -1) * weights_TK.unsqueeze(-1)).sum(dim=1)

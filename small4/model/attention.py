@@ -27,6 +27,7 @@ from small4.kernels.attention import fused_causal_attention
 from small4.kernels.reference import causal_attention, latent_attention, rotate_interleaved
 from small4.model.config import ModelConfig
 from small4.model.layers import RMSNorm
+from small4.model.linear import Linear
 from small4.model.rope import softmax_scale
 
 Form = Literal["expanded", "absorbed"]
@@ -121,13 +122,13 @@ class LatentAttention(nn.Module):
         self.scale = softmax_scale(config)
         query_width = config.n_heads * config.head_dim
         up_width = config.n_heads * (config.qk_nope_head_dim + config.v_head_dim)
-        self.wq_a = nn.Linear(config.dim, config.q_lora_rank, bias=False)
+        self.wq_a = Linear(config.dim, config.q_lora_rank)
         self.q_a_norm = RMSNorm(config.q_lora_rank, config.norm_eps)
-        self.wq_b = nn.Linear(config.q_lora_rank, query_width, bias=False)
-        self.wkv_a_with_mqa = nn.Linear(config.dim, config.kv_width, bias=False)
+        self.wq_b = Linear(config.q_lora_rank, query_width)
+        self.wkv_a_with_mqa = Linear(config.dim, config.kv_width)
         self.kv_a_norm = RMSNorm(config.kv_lora_rank, config.norm_eps)
-        self.wkv_b = nn.Linear(config.kv_lora_rank, up_width, bias=False)
-        self.wo = nn.Linear(config.n_heads * config.v_head_dim, config.dim, bias=False)
+        self.wkv_b = Linear(config.kv_lora_rank, up_width)
+        self.wo = Linear(config.n_heads * config.v_head_dim, config.dim)
 
     def forward(self, x_TD: Tensor, positions: "Positions", attention: Attention) -> Tensor:
         config, num_tokens = self.config, x_TD.shape[0]

@@ -11,13 +11,14 @@ one ends. Parameters carry the names of the official checkpoint.
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from small4.errors import ImageError
+from small4.kernels.linear import linear
 from small4.model.attention import Attention, LatentAttention, Positions
 from small4.model.config import ModelConfig
 from small4.model.layers import RMSNorm, SwiGLU
+from small4.model.linear import Linear
 from small4.model.moe import Experts, RoutingObserver, choose_experts, is_moe_layer
 from small4.model.rope import query_growth, rope_frequencies, rope_tables
 from small4.model.vision import Adapter, PatchMerger, VisionEncoder, image_rows
@@ -38,7 +39,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         if not config.tied_embeddings:
-            self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+            self.output = Linear(config.dim, config.vocab_size)
         self.frequencies_R = rope_frequencies(config)  # not a buffer: it must stay float32 in a bf16 model
         self.routing_observer: RoutingObserver | None = None  # training listens here for balance and load
 
@@ -79,7 +80,7 @@ class Transformer(nn.Module):
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary scores [T, W] of normed hidden states."""
         weight = self.tok_embeddings.weight if self.config.tied_embeddings else self.output.weight
-        return F.linear(hidden_TD, weight)
+        return linear(hidden_TD, weight)
 
 
 class Block(nn.Module):
@@ -95,7 +96,7 @@ class Block(nn.Module):
         if self.moe is None:
             self.feed_forward = SwiGLU(config.dim, config.hidden_dim)
             return
-        self.gate = nn.Linear(config.dim, self.moe.num_experts, bias=False)
+        self.gate = Linear(config.dim, self.moe.num_experts)
         self.experts = Experts(config.dim, self.moe)
         if self.moe.num_shared_experts:
             self.shared_experts = SwiGLU(config.dim, self.moe.expert_hidden_dim * self.moe.num_shared_experts)
