@@ -68,14 +68,14 @@ NANO_SHAPE = ModelConfig(
 
 NANO_MIX: dict[Effort, dict[str, float]] = {
     "none": {
-        "sum2": 0.40,
-        "sum3": 0.08,
-        "sum4": 0.08,
+        "sum2": 0.50,
+        "sum3": 0.06,
+        "sum4": 0.06,
         "sum5": 0.02,
         "sum6": 0.02,
-        "chain2": 0.15,
-        "product2x1": 0.15,
-        "product2x2": 0.05,
+        "chain2": 0.14,
+        "product2x1": 0.12,
+        "product2x2": 0.03,
         "talk": 0.05,
     },
     "high": {
@@ -115,7 +115,7 @@ TEST_SHAPE = ModelConfig(
 TEST_MIX: dict[Effort, dict[str, float]] = {"none": {"sum2": 1.0}, "high": {"sum2": 1.0, "talk": 0.2}}
 
 PRESETS = {
-    "first": TrainConfig(preset="first", model=NANO_SHAPE, mix=NANO_MIX, steps=12_000, tokens_per_step=1_250),
+    "first": TrainConfig(preset="first", model=NANO_SHAPE, mix=NANO_MIX, steps=16_000, tokens_per_step=1_250),
     "test": TrainConfig(preset="test", model=TEST_SHAPE, mix=TEST_MIX, steps=20, tokens_per_step=256, save_every=10),
 }
 
