@@ -15,6 +15,7 @@ from torch import Tensor
 
 from small4.kernels.linear import PAST_ONEDNN, is_one_row
 from small4.kernels.reference import routed_experts, swiglu
+from small4.kernels.rows import move_rows
 
 
 def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
@@ -25,13 +26,14 @@ def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13
     flat_ids = expert_ids_TK.reshape(-1)
     order = torch.argsort(flat_ids, stable=True)
     offsets_E = torch.bincount(flat_ids, minlength=w13.shape[0]).cumsum(0).to(torch.int32)
-    rows_D = x_TD[order // experts_per_token]
+    back = torch.empty_like(order)
+    back[order] = torch.arange(order.shape[0], device=order.device)
+    copies_D = x_TD.unsqueeze(1).expand(-1, experts_per_token, -1).reshape(-1, x_TD.shape[1])
+    rows_D = move_rows(copies_D, order, back)
     hidden_F = swiglu(F.grouped_mm(rows_D, w13.transpose(1, 2), offs=offsets_E))
     out_rows_D = F.grouped_mm(hidden_F, w2.transpose(1, 2), offs=offsets_E)
     out_rows_D = out_rows_D * weights_TK.reshape(-1)[order].unsqueeze(-1).to(out_rows_D.dtype)
-    back = torch.empty_like(order)
-    back[order] = torch.arange(order.shape[0], device=order.device)
-    return out_rows_D[back].view(num_tokens, experts_per_token, -1).sum(dim=1)
+    return move_rows(out_rows_D, back, order).view(num_tokens, experts_per_token, -1).sum(dim=1)
 
 
 def sorted_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:
