@@ -53,13 +53,18 @@ def test_packed_sequences_do_not_see_each_other(form: Form) -> None:
     torch.testing.assert_close(packed_TW, torch.cat(alone), rtol=0, atol=1e-5)
 
 
-@torch.inference_mode()
 def test_padded_attention_equals_attention_sequence_by_sequence() -> None:
-    model, lengths = small_model(), [5, 1, 17, 9]
+    model, lengths = small_model(), [5, 1, 17, 9, 9, 30, 2, 12, 4]
     tokens_T = some_tokens(sum(lengths))
     positions_T = torch.cat([torch.arange(length) for length in lengths])
-    padded_TW = model(tokens_T, positions_T, PackedAttention(lengths))
-    torch.testing.assert_close(padded_TW, model(tokens_T, positions_T, FullAttention(lengths)), rtol=0, atol=1e-5)
+    results = []
+    for attention in (FullAttention(lengths), PackedAttention(lengths)):
+        model.zero_grad()
+        logits_TW = model(tokens_T, positions_T, attention)
+        logits_TW.log_softmax(-1)[:, 3].sum().backward()
+        results.append([logits_TW.detach(), *(parameter.grad for parameter in model.parameters())])
+    torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(results[1][1:], results[0][1:], rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.03)])
