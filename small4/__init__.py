@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from small4.llm import LLM, Answer, load
+    from small4.answer import Answer
+    from small4.llm import LLM, load
 
 __all__ = ["LLM", "Answer", "load"]
 

@@ -5,12 +5,12 @@ print(model.chat("17+48+36+25", effort="high").text)
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from small4.answer import Answer, collect
 from small4.chat import (
     EFFORTS,
     ChatEvent,
@@ -19,19 +19,14 @@ from small4.chat import (
     Finish,
     FinishReason,
     Message,
-    ReasoningDelta,
     Sampling,
-    TextDelta,
     Tool,
-    ToolCall,
-    ToolCallDelta,
-    ToolCallStart,
     Usage,
 )
 from small4.checkpoint.load import load_model
 from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
-from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, RequestError
-from small4.hub.cache import list_models
+from small4.errors import ConfigError, ContextLengthError, EffortError
+from small4.hub.names import NANO, locate
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
 from small4.model.transformer import Transformer
@@ -39,20 +34,8 @@ from small4.tokenizer.output import OutputParser
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render
 
-NANO_PATH = Path(__file__).parent / "nano"
 MAX_CONTEXT = 262_144  # tokens that the release answers for
 THINK_OPEN, THINK_CLOSE, END = "[THINK]", "[/THINK]", "</s>"
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole answer, gathered from its events."""
-
-    text: str
-    reasoning: str
-    tool_calls: tuple[ToolCall, ...]
-    finish_reason: FinishReason
-    usage: Usage
 
 
 class LLM:
@@ -184,45 +167,12 @@ def load(name_or_path: str | Path, *, dtype: str = "auto") -> LLM:
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
-    is_nano = str(name_or_path) == "nano"
-    path = NANO_PATH if is_nano else find_checkpoint(str(name_or_path))
+    is_nano = name_or_path == NANO
+    path = locate(name_or_path)
     wanted = torch.float32 if is_nano and dtype == "auto" else None if dtype == "auto" else getattr(torch, dtype)
     model = load_model(path, dtype=wanted).eval().requires_grad_(False)
     directory = path if path.is_dir() else path.parent
     return LLM(str(name_or_path), model, Tokenizer.from_file(directory / "tekken.json"), is_nano=is_nano)
-
-
-def find_checkpoint(name: str) -> Path:
-    """A path as it is, or the directory of a model in the hub cache; raises CheckpointNotFoundError otherwise."""
-    if Path(name).exists():
-        return Path(name)
-    installed = list_models()
-    for model in installed:
-        if name == model.name:
-            return model.path
-    known = ", ".join(["nano", *(model.name for model in installed)])
-    raise CheckpointNotFoundError(f"no checkpoint at {name!r} and no such model here; there are: {known}")
-
-
-def collect(events: Iterator[ChatEvent]) -> Answer:
-    """Gather a stream of events into one answer."""
-    text: list[str] = []
-    reasoning: list[str] = []
-    calls: list[tuple[str, str, list[str]]] = []
-    for event in events:
-        match event:
-            case TextDelta(piece):
-                text.append(piece)
-            case ReasoningDelta(piece):
-                reasoning.append(piece)
-            case ToolCallStart(_, call_id, name):
-                calls.append((call_id, name, []))
-            case ToolCallDelta(index, piece):
-                calls[index][2].append(piece)
-            case Finish(reason, usage):
-                tool_calls = tuple(ToolCall(call_id, name, "".join(parts)) for call_id, name, parts in calls)
-                return Answer("".join(text), "".join(reasoning), tool_calls, reason, usage)
-    raise RequestError("the stream ended without a Finish event")
 
 
 def is_thinking(token_ids: Sequence[int], open_id: int, close_id: int) -> bool:

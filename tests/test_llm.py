@@ -1,25 +1,17 @@
 """`LLM` scores, generates and chats; bad requests raise before the first event."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 
 import small4
-from small4.chat import (
-    ChatRequest,
-    Finish,
-    Message,
-    ReasoningDelta,
-    Sampling,
-    TextDelta,
-    ThinkPart,
-    ToolCallDelta,
-    ToolCallStart,
-    Usage,
-)
-from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, RequestError
-from small4.llm import LLM, collect, is_thinking
+from small4.answer import collect
+from small4.chat import ChatRequest, Finish, Message, Sampling, ThinkPart
+from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError
+from small4.llm import LLM, is_thinking
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.train.data import NANO_TEKKEN
@@ -81,9 +73,22 @@ def test_an_unknown_effort_names_those_there_are(llm: LLM) -> None:
         llm.chat("Hi", effort="medium")  # type: ignore[arg-type]
 
 
-def test_an_unknown_model_lists_those_there_are() -> None:
-    with pytest.raises(CheckpointNotFoundError, match="nano"):
-        small4.load("no-such-model")
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("no-such-model", "there are nano, small4"),
+        ("nanno", "did you mean nano"),
+        ("small4", "fetch it with: small4 pull small4"),
+        ("~/no-such-directory", "there is nothing at /"),
+        (Path("nano"), "there is nothing at nano"),
+    ],
+)
+def test_a_name_that_is_not_here_tells_the_way_out(
+    name: str | Path, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(CheckpointNotFoundError, match=told):
+        small4.load(name)
 
 
 def test_an_unknown_dtype_is_refused() -> None:
@@ -95,21 +100,6 @@ def test_a_tokenizer_larger_than_the_model_is_refused(llm: LLM) -> None:
     small = Transformer(dataclasses.replace(llm.config, vocab_size=2000))
     with pytest.raises(ConfigError, match=r"3072 ids, the model 2000"):
         LLM("small", small, llm.tokenizer)
-
-
-def test_events_gather_into_text_reasoning_and_calls() -> None:
-    events = [
-        ReasoningDelta("a"), ReasoningDelta("b"), TextDelta("c"), ToolCallStart(0, "id0", "add"),
-        ToolCallDelta(0, '{"x": '), ToolCallDelta(0, "1}"), Finish("tool_calls", Usage(3, 9, 2)),
-    ]  # fmt: skip
-    answer = collect(iter(events))
-    assert (answer.reasoning, answer.text, answer.finish_reason) == ("ab", "c", "tool_calls")
-    assert [(call.name, call.arguments) for call in answer.tool_calls] == [("add", '{"x": 1}')]
-
-
-def test_a_stream_without_finish_is_an_error() -> None:
-    with pytest.raises(RequestError, match="without a Finish"):
-        collect(iter([TextDelta("a")]))
 
 
 @pytest.mark.parametrize(("ids", "expected"), [([1, 2], False), ([34, 5], True), ([34, 5, 35, 6], False)])

@@ -10,7 +10,8 @@ import torch
 
 import small4
 from small4.checkpoint.verify import verify
-from small4.llm import LLM, NANO_PATH
+from small4.hub.names import nano_directory
+from small4.llm import LLM
 from small4.train.evaluate import Score, evaluate
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,7 @@ def test_thinking_pays_by_far(nano: LLM) -> None:
 def test_the_recorded_evaluation_is_what_the_weights_do(nano: LLM, suite: str) -> None:
     recorded = {
         row["effort"]: row["accuracy"]
-        for row in json.loads((NANO_PATH / "evaluation.json").read_text())["scores"]
+        for row in json.loads((nano_directory() / "evaluation.json").read_text())["scores"]
         if row["skill"] == suite
     }
     for (_, effort), score in scored(nano, [suite], n=500).items():
@@ -58,7 +59,7 @@ def test_the_recorded_evaluation_is_what_the_weights_do(nano: LLM, suite: str) -
 
 
 def test_the_record_holds_the_bars_for_thinking() -> None:
-    rows = json.loads((NANO_PATH / "evaluation.json").read_text())["scores"]
+    rows = json.loads((nano_directory() / "evaluation.json").read_text())["scores"]
     accuracy = {(row["skill"], row["effort"]): row["accuracy"] for row in rows}
     assert all(row["n"] >= 500 for row in rows)
     assert accuracy["sum4", "high"] >= max(0.98, accuracy["sum4", "none"] + 0.70)
@@ -68,15 +69,15 @@ def test_the_record_holds_the_bars_for_thinking() -> None:
 
 
 def test_its_files_are_small_and_whole() -> None:
-    weights = NANO_PATH / "model.safetensors"
+    weights = nano_directory() / "model.safetensors"
     assert weights.stat().st_size <= MAX_WEIGHTS_BYTES
-    assert verify(NANO_PATH).is_good
-    record = json.loads((NANO_PATH / "training.json").read_text())
+    assert verify(nano_directory()).is_good
+    record = json.loads((nano_directory() / "training.json").read_text())
     assert record["sha256"][weights.name] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def test_the_nano_page_quotes_the_evaluation() -> None:
-    rows = json.loads((NANO_PATH / "evaluation.json").read_text())["scores"]
+    rows = json.loads((nano_directory() / "evaluation.json").read_text())["scores"]
     by_skill: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         by_skill.setdefault(row["skill"], {})[row["effort"]] = row

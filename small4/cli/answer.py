@@ -4,71 +4,43 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from small4.chat import (
-    ChatEvent,
-    Finish,
-    FinishReason,
-    ReasoningDelta,
-    TextDelta,
-    ToolCall,
-    ToolCallDelta,
-    ToolCallStart,
-    Usage,
-)
+from small4.answer import Answer, Gathering
+from small4.chat import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from small4.cli.ink import Ink
 
 INDENT = "  "
 
 
-@dataclass(slots=True)
-class Answer:
-    """What came of one request; still growing while it streams."""
+@dataclass(frozen=True, slots=True)
+class Told:
+    """An answer that was shown, and how long it took."""
 
-    text: str = ""
-    reasoning: str = ""
-    tool_calls: list[ToolCall] = field(default_factory=list)
-    finish: FinishReason = "aborted"  # until a Finish says otherwise
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0  # from asking to the end
-    first_seconds: float | None = None  # from asking to the first piece
+    answer: Answer
+    seconds: float  # from asking to the end
+    first_seconds: float | None  # from asking to the first piece
 
 
-def follow(events: Iterator[ChatEvent], *, thoughts: Ink | None, text: Ink | None) -> Answer:
+def follow(events: Iterator[ChatEvent], *, thoughts: Ink | None, text: Ink | None) -> Told:
     """Print the events of one answer and gather them. None for an ink: that part is not shown.
 
-    Ctrl-C ends the answer, not the program: what came so far is returned with the finish `aborted`.
+    Ctrl-C ends the answer, not the program: what came so far is returned with the finish reason `aborted`.
     """
-    answer, start = Answer(), time.monotonic()
-    printer = _Printer(thoughts, text)
+    gathering, printer, start = Gathering(), _Printer(thoughts, text), time.monotonic()
+    seconds, first_seconds = 0.0, None
     # A second Ctrl-C while the line is being ended must not throw away what the first one kept.
     with suppress(KeyboardInterrupt):
         try:
             for event in events:
-                if answer.first_seconds is None:
-                    answer.first_seconds = time.monotonic() - start
-                _gather(answer, event)
+                if first_seconds is None:
+                    first_seconds = time.monotonic() - start
+                gathering.add(event)
                 printer.show(event)
         finally:
-            answer.seconds = time.monotonic() - start
+            seconds = time.monotonic() - start
             printer.end()
-    return answer
-
-
-def _gather(answer: Answer, event: ChatEvent) -> None:
-    match event:
-        case ReasoningDelta(piece):
-            answer.reasoning += piece
-        case TextDelta(piece):
-            answer.text += piece
-        case ToolCallStart(_, id, name):
-            answer.tool_calls.append(ToolCall(id, name, ""))
-        case ToolCallDelta(index, piece):
-            call = answer.tool_calls[index]
-            answer.tool_calls[index] = replace(call, arguments=call.arguments + piece)
-        case Finish(reason, usage):
-            answer.finish, answer.usage = reason, usage
+    return Told(gathering.answer(), seconds, first_seconds)
 
 
 class _Printer:
@@ -126,30 +98,30 @@ class _Printer:
 
 def finish_note(answer: Answer, context_length: int) -> str | None:
     """A line on an answer that did not end by itself; nothing is cut in silence."""
-    if answer.finish == "length":
+    if answer.finish_reason == "length":
         total = answer.usage.prompt_tokens + answer.usage.completion_tokens
         if total >= context_length:
             return f"(cut off: the context of {context_length} tokens is full; start anew or shorten the question)"
         return f"(cut off at the limit of {answer.usage.completion_tokens} tokens; raise --max-tokens)"
-    return "(stopped)" if answer.finish == "aborted" else None
+    return "(stopped)" if answer.finish_reason == "aborted" else None
 
 
-def usage_note(answer: Answer) -> str:
+def usage_note(told: Told) -> str:
     """Tokens and times of an answer, in one line."""
-    usage = answer.usage
+    usage = told.answer.usage
     parts = [
         f"{usage.prompt_tokens} tokens in, {usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)"
     ]
-    if answer.first_seconds is not None:
-        parts.append(f"first after {answer.first_seconds:.2f} s")
-        if (rest := answer.seconds - answer.first_seconds) > 0 and usage.completion_tokens > 1:
+    if told.first_seconds is not None:
+        parts.append(f"first after {told.first_seconds:.2f} s")
+        if (rest := told.seconds - told.first_seconds) > 0 and usage.completion_tokens > 1:
             parts.append(f"{(usage.completion_tokens - 1) / rest:.1f} tokens/s")
     return ", ".join(parts)
 
 
-def answer_json(answer: Answer, model: str, note: str) -> str:
+def answer_json(told: Told, model: str, note: str) -> str:
     """The whole answer as one JSON object."""
-    usage = answer.usage
+    answer, usage = told.answer, told.answer.usage
     return json.dumps(
         {
             "model": model,
@@ -157,14 +129,14 @@ def answer_json(answer: Answer, model: str, note: str) -> str:
             "text": answer.text,
             "reasoning": answer.reasoning,
             "tool_calls": [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in answer.tool_calls],
-            "finish_reason": answer.finish,
+            "finish_reason": answer.finish_reason,
             "usage": {
                 "prompt_tokens": usage.prompt_tokens,
                 "completion_tokens": usage.completion_tokens,
                 "reasoning_tokens": usage.reasoning_tokens,
             },
-            "seconds": round(answer.seconds, 3),
-            "first_token_seconds": None if answer.first_seconds is None else round(answer.first_seconds, 3),
+            "seconds": round(told.seconds, 3),
+            "first_token_seconds": None if told.first_seconds is None else round(told.first_seconds, 3),
         },
         ensure_ascii=False,
     )

@@ -70,7 +70,7 @@ def demonstrate(speaker: "Speaker", ink: "Ink", settings: "Settings") -> None:
     ink.line("standard input is no terminal: one demonstration question, then the end", "dim")
     ink.line(f"> {DEMONSTRATION}")
     answer = Repl(speaker, ink, replace(settings, effort="high")).ask(DEMONSTRATION)
-    if answer.finish == "aborted":
+    if answer.finish_reason == "aborted":
         raise typer.Exit(130)
 
 

@@ -28,8 +28,8 @@ def convert_command(
     from small4.checkpoint.load import open_checkpoint
     from small4.checkpoint.save import COMPANIONS, save_model
     from small4.cli.ink import Ink
-    from small4.cli.names import locate
     from small4.cli.readable import bytes_text
+    from small4.hub.names import locate
 
     wanted = check_format(format)
     path, target = locate(source), target.expanduser()

@@ -23,7 +23,7 @@ def show_command(
     """Tell what a checkpoint is: shape, format, sizes, parameters, and what is missing; no weights are read."""
     from small4.checkpoint.describe import describe
     from small4.cli.ink import Ink
-    from small4.cli.names import locate
+    from small4.hub.names import locate
 
     description = describe(locate(model))
     if as_json:
@@ -41,8 +41,8 @@ def verify_command(
     """Read a whole checkpoint and check it: headers, names, shapes, digests, and that every weight is a number."""
     from small4.checkpoint.verify import verify
     from small4.cli.ink import Ink
-    from small4.cli.names import locate
     from small4.cli.readable import bytes_text
+    from small4.hub.names import locate
 
     path = locate(model)
     err = Ink(sys.stderr)

@@ -59,10 +59,10 @@ def remove_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete a model from the hub cache, with all its revisions."""
-    from small4.cli.names import NANO
     from small4.cli.readable import bytes_text
     from small4.errors import CheckpointError
     from small4.hub.cache import list_models, remove_model
+    from small4.hub.names import NANO
 
     if model == NANO:
         raise CheckpointError("nano is part of the installation; it goes with: pip uninstall small4")
@@ -80,9 +80,9 @@ def remove_command(
 def _shipped() -> list["InstalledModel"]:
     from datetime import UTC, datetime
 
-    from small4.cli.names import NANO, nano_directory
     from small4.errors import CheckpointNotFoundError
     from small4.hub.cache import InstalledModel
+    from small4.hub.names import NANO, nano_directory
 
     try:
         path = nano_directory()

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from small4.answer import Answer
 from small4.chat import ChatRequest, Effort, ImagePart, Message, Sampling, TextPart, ThinkPart
-from small4.cli.answer import Answer, finish_note, follow
+from small4.cli.answer import finish_note, follow
 from small4.cli.failures import mendable
 from small4.cli.ink import Ink
 from small4.cli.request import check_text, parse_budget, parse_effort, read_image, user_message
@@ -89,7 +90,7 @@ class Repl:
         )
         thoughts = None if self.settings.hide_reasoning else self.ink
         try:
-            answer = follow(self.speaker.stream(request), thoughts=thoughts, text=self.ink)
+            answer = follow(self.speaker.stream(request), thoughts=thoughts, text=self.ink).answer
         except ImageError:
             self.images = []  # or the next question would be refused for them too
             raise
@@ -99,7 +100,7 @@ class Repl:
             self.messages += [question, _as_message(answer)]
             self.images = []
             self.num_tokens = answer.usage.prompt_tokens + answer.usage.completion_tokens or self.num_tokens
-        elif answer.finish == "aborted":
+        elif answer.finish_reason == "aborted":
             self.ink.line("(nothing was said yet; the question is forgotten)", "dim")
         else:
             self.ink.line("(the model gave no answer; the question is forgotten)", "dim")

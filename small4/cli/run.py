@@ -33,9 +33,9 @@ def run_command(
 ) -> None:
     """Ask one question: small4 run nano "17+48+36"."""
     from small4.chat import ChatRequest, Message, Sampling
-    from small4.cli.names import NANO
     from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, read_image, user_message
     from small4.cli.speaker import default_effort, load_speaker
+    from small4.hub.names import NANO
 
     model, question = sort_words(model, prompt)
     pictures = tuple(read_image(path) for path in images or ())
@@ -84,13 +84,13 @@ def answer_once(
 
     out, err = Ink(sys.stdout), Ink(sys.stderr)
     if as_json:
-        answer = follow(speaker.stream(request), thoughts=None, text=None)
-        print(answer_json(answer, speaker.name, label(speaker)))
+        told = follow(speaker.stream(request), thoughts=None, text=None)
+        print(answer_json(told, speaker.name, label(speaker)))
     else:
         err.line(label(speaker), "dim")
-        answer = follow(speaker.stream(request), thoughts=None if hide_reasoning else err, text=out)
-    if note := finish_note(answer, speaker.context_length):
+        told = follow(speaker.stream(request), thoughts=None if hide_reasoning else err, text=out)
+    if note := finish_note(told.answer, speaker.context_length):
         err.line(note, "dim")
     if show_usage and not as_json:
-        err.line(usage_note(answer), "dim")
-    return answer.finish != "aborted"
+        err.line(usage_note(told), "dim")
+    return told.answer.finish_reason != "aborted"

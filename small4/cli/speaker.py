@@ -6,8 +6,9 @@ from typing import Protocol
 
 from small4.chat import ChatEvent, ChatRequest, Effort
 from small4.cli.ink import Ink
-from small4.cli.names import NANO, NANO_NOTE, locate
+from small4.hub.names import locate
 
+NANO_NOTE = "a small demonstration model of the same architecture, not Mistral Small 4"
 FEW_PARAMETERS = 100_000_000
 
 
@@ -28,7 +29,7 @@ class Speaker(Protocol):
 
 def load_speaker(model: str) -> Speaker:
     """The model of that name; while it loads, a terminal says so."""
-    path = locate(model)  # a wrong name is told at once, not after torch is loaded
+    locate(model)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
     if ink.is_terminal:
         ink.write(f"loading {model} ...", "dim")
@@ -37,7 +38,7 @@ def load_speaker(model: str) -> Speaker:
 
         from small4.llm import load
 
-        speaker = load(model if model == NANO else path)
+        speaker = load(model)
         if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)

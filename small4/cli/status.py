@@ -13,9 +13,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from small4.cli.ink import Ink
-from small4.cli.names import nano_directory
 from small4.cli.readable import bytes_text
 from small4.errors import CheckpointNotFoundError
+from small4.hub.names import nano_directory
 
 OFFICIAL_BYTES = 120_970_000_000  # the FP8 release: what a pull of small4 brings
 

@@ -80,8 +80,8 @@ def eval_command(
     """Ask a nano held-out problems through the chat template; print accuracy and tokens by skill and effort."""
     from small4.chat import EFFORTS
     from small4.cli.ink import Ink
-    from small4.cli.names import locate
     from small4.cli.request import parse_effort
+    from small4.hub.names import locate
 
     wanted = [parse_effort(effort) for effort in efforts] if efforts else EFFORTS
     where = locate(model)

@@ -34,7 +34,7 @@ def test_answer_without_thought_has_no_label() -> None:
 
 def test_hidden_thought_leaves_the_bare_answer() -> None:
     stream = StringIO()
-    answer = follow(iter(SUM), thoughts=None, text=Ink(stream))
+    answer = follow(iter(SUM), thoughts=None, text=Ink(stream)).answer
     assert stream.getvalue() == "65\n"
     assert answer.reasoning == "17+48: 7+8=15\nso 65"
 
@@ -56,7 +56,7 @@ def test_tool_calls_are_shown_with_their_arguments() -> None:
         Finish("tool_calls", Usage()),
     )
     assert printed(*events) == 'Let me see.\nadd {"x":1}\nstop \n'
-    answer = follow(iter(events), thoughts=None, text=None)
+    answer = follow(iter(events), thoughts=None, text=None).answer
     assert [(call.name, call.arguments) for call in answer.tool_calls] == [("add", '{"x":1}'), ("stop", "")]
 
 
@@ -66,8 +66,8 @@ def test_control_c_keeps_what_was_said() -> None:
         raise KeyboardInterrupt
 
     stream = StringIO()
-    answer = follow(events(), thoughts=None, text=Ink(stream))
-    assert (answer.text, answer.finish) == ("6", "aborted")
+    answer = follow(events(), thoughts=None, text=Ink(stream)).answer
+    assert (answer.text, answer.finish_reason) == ("6", "aborted")
     assert stream.getvalue() == "6\n"
     assert finish_note(answer, 2048) == "(stopped)"
 
@@ -80,13 +80,13 @@ def test_a_thought_looks_the_same_however_it_is_cut(pieces: list[str]) -> None:
 
 def test_a_cut_off_answer_says_so_with_its_limit() -> None:
     events = (TextDelta("6"), Finish("length", Usage(10, 5, 0)))
-    answer = follow(iter(events), thoughts=None, text=None)
+    answer = follow(iter(events), thoughts=None, text=None).answer
     assert "limit of 5 tokens" in (finish_note(answer, 2048) or "")
     assert "context of 15 tokens is full" in (finish_note(answer, 15) or "")
 
 
 def test_a_finished_answer_has_no_note() -> None:
-    assert finish_note(follow(iter(SUM), thoughts=None, text=None), 2048) is None
+    assert finish_note(follow(iter(SUM), thoughts=None, text=None).answer, 2048) is None
 
 
 def test_usage_tells_tokens_and_times() -> None:
@@ -96,7 +96,7 @@ def test_usage_tells_tokens_and_times() -> None:
 
 
 def test_json_holds_the_whole_answer() -> None:
-    answer = follow(iter(SUM), thoughts=None, text=None)
-    content = json.loads(answer_json(answer, "nano", "nano (a note)"))
+    told = follow(iter(SUM), thoughts=None, text=None)
+    content = json.loads(answer_json(told, "nano", "nano (a note)"))
     assert (content["text"], content["finish_reason"], content["model_note"]) == ("65", "stop", "nano (a note)")
     assert content["usage"] == {"prompt_tokens": 12, "completion_tokens": 9, "reasoning_tokens": 6}

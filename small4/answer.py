@@ -1,0 +1,68 @@
+"""An answer in one piece, gathered from the events that it streams as."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from small4.chat import (
+    ChatEvent,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+from small4.errors import RequestError
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole answer; `aborted` marks one whose stream was left before its end."""
+
+    text: str
+    reasoning: str
+    tool_calls: tuple[ToolCall, ...]
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class Gathering:
+    """Takes events one by one and can tell at any time what they amount to so far."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._reasoning: list[str] = []
+        self._calls: list[tuple[str, str, list[str]]] = []  # id, name, pieces of the arguments
+        self.finish: Finish | None = None
+
+    def add(self, event: ChatEvent) -> None:
+        """Take the next event."""
+        match event:
+            case TextDelta(piece):
+                self._text.append(piece)
+            case ReasoningDelta(piece):
+                self._reasoning.append(piece)
+            case ToolCallStart(_, call_id, name):
+                self._calls.append((call_id, name, []))
+            case ToolCallDelta(index, piece):
+                self._calls[index][2].append(piece)
+            case Finish():
+                self.finish = event
+
+    def answer(self) -> Answer:
+        """What has come so far."""
+        finish = self.finish or Finish("aborted", Usage())
+        calls = tuple(ToolCall(call_id, name, "".join(pieces)) for call_id, name, pieces in self._calls)
+        return Answer("".join(self._text), "".join(self._reasoning), calls, finish.reason, finish.usage)
+
+
+def collect(events: Iterable[ChatEvent]) -> Answer:
+    """The answer of a stream that ran to its end."""
+    gathering = Gathering()
+    for event in events:
+        gathering.add(event)
+    if gathering.finish is None:
+        raise RequestError("the stream ended without a Finish event; ask again")
+    return gathering.answer()
