@@ -15,7 +15,7 @@ from torch import Tensor
 
 def move_rows(x: Tensor, there: Tensor, back: Tensor) -> Tensor:
     """`x[there]` along the first dimension, differentiable; `there` may have more than one dimension."""
-    moved: Tensor = _MoveRows.apply(x, there, back)
+    moved: Tensor = _MoveRows.apply(x, there, back)  # type: ignore[no-untyped-call]
     return moved
 
 
