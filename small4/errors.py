@@ -88,3 +88,22 @@ class SamplingError(RequestError):
 
 class ContextLengthError(RequestError):
     """Prompt plus requested output do not fit the context; the message has both numbers."""
+
+
+# --- the engine ---
+
+
+class BusyError(RequestError):
+    """The queue is full; the request was not taken and may be sent again."""
+
+
+class CacheTooSmallError(RequestError):
+    """A request that could never fit the cache, however long it waited."""
+
+
+class NonFiniteLogitsError(Small4Error):
+    """The model's scores for one sequence are not numbers; only that sequence ended."""
+
+
+class MemoryBudgetError(ConfigError):
+    """The memory does not hold even the smallest cache."""

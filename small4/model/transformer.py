@@ -53,7 +53,10 @@ class Transformer(nn.Module):
         self, tokens_T: Tensor, positions_T: Tensor, attention: Attention, images: Sequence[Tensor] = ()
     ) -> Tensor:
         """Last hidden states after the final norm, [T, D]."""
-        x_TD = self.embed(tokens_T, images)
+        return self.run(self.embed(tokens_T, images), positions_T, attention)
+
+    def run(self, x_TD: Tensor, positions_T: Tensor, attention: Attention) -> Tensor:
+        """Embedded rows through all blocks and the final norm, [T, D]."""
         positions = position_tables(self.config, self.frequencies_R, positions_T, x_TD.dtype)
         for block in self.layers:
             x_TD = block(x_TD, positions, attention, self.routing_observer)
@@ -65,17 +68,22 @@ class Transformer(nn.Module):
         x_TD: Tensor = self.tok_embeddings(tokens_T)
         if not images:
             return x_TD
-        vision = self.config.vision
-        if vision is None:
+        rows_ID = self.image_rows(images)
+        assert self.config.vision is not None, "image_rows has checked it"
+        is_image_T = tokens_T == self.config.vision.image_token_id
+        num_places = int(is_image_T.sum())
+        if num_places != rows_ID.shape[0]:
+            raise ImageError(f"{len(images)} images make {rows_ID.shape[0]} rows, the prompt has room for {num_places}")
+        return x_TD.masked_scatter(is_image_T[:, None], rows_ID)
+
+    def image_rows(self, images: Sequence[Tensor]) -> Tensor:
+        """What stands in place of the image tokens, [image tokens, D], in the model's type."""
+        if self.config.vision is None:
             raise ImageError("this model has no image encoder; send text only")
         rows_ID = image_rows(
             self.vision_encoder, self.patch_merger, self.pre_mm_projector_norm, self.vision_language_adapter, images
         )
-        is_image_T = tokens_T == vision.image_token_id
-        num_places = int(is_image_T.sum())
-        if num_places != rows_ID.shape[0]:
-            raise ImageError(f"{len(images)} images make {rows_ID.shape[0]} rows, the prompt has room for {num_places}")
-        return x_TD.masked_scatter(is_image_T[:, None], rows_ID.to(x_TD.dtype))
+        return rows_ID.to(self.tok_embeddings.weight.dtype)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary scores [T, W] of normed hidden states."""

@@ -1,0 +1,164 @@
+"""Which sequences run how many tokens in this step. No tensors.
+
+    1. Everyone who decodes gets its token; what is left of `max_step_tokens` goes to prompts, oldest first, in chunks.
+    2. A sequence that needs a block where none is free takes those of the lowest in rank, which waits and recomputes.
+       Rank is priority, then age: the highest always gets on, so that all end.
+    3. Who waits is admitted in the fair order of `WaitingLine` once all its tokens have blocks, and one block is left for every
+       sequence that runs. Nobody overtakes one who waits for room.
+
+Blocks of a prompt that the prefix cache knows are shared instead of computed; at least the last token always runs.
+"""
+
+from dataclasses import dataclass
+
+from small4.engine.blocks import BlockPool
+from small4.engine.config import EngineConfig
+from small4.engine.prefix_cache import PrefixCache, extend_keys
+from small4.engine.sequence import Sequence
+from small4.engine.waiting_line import WaitingLine
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One sequence's part in a step: tokens from `start`, drafts behind them."""
+
+    sequence: Sequence
+    start: int  # place of the first token
+    tokens: tuple[int, ...]
+    num_drafts: int  # how many of `tokens`, at the end, are guesses
+    draws: bool  # the sequence's last token is among them, so the next one is drawn
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.tokens)
+
+
+class Scheduler:
+    """Owns the line, the running sequences and their blocks."""
+
+    def __init__(self, config: EngineConfig, pool: BlockPool) -> None:
+        self.config = config
+        self.pool = pool
+        self.prefixes = PrefixCache(pool)
+        self.line = WaitingLine()
+        self.running: list[Sequence] = []
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.line)
+
+    def add(self, sequence: Sequence) -> None:
+        """Take a new sequence into the line."""
+        self.line.push(sequence)
+
+    def schedule(self) -> list[Run]:
+        """Plan one step; takes blocks, and may preempt and admit."""
+        num_decoding = sum(len(s.tokens) - s.num_computed == 1 for s in self.running)
+        room = self.config.max_step_tokens - num_decoding  # for prompts and drafts
+        runs: list[Run] = []
+        planned: set[int] = set()
+        for sequence in sorted(self.running, key=lambda s: s.rank):
+            if sequence.status != "running":
+                continue  # preempted by one of higher rank
+            planned.add(sequence.id)
+            missing = len(sequence.tokens) - sequence.num_computed
+            num_drafts = min(len(sequence.drafts), room) if missing == 1 else 0
+            num_tokens = 1 if missing == 1 else min(missing, room)
+            if num_tokens == 0 or not self._grow(sequence, sequence.num_computed + num_tokens + num_drafts, planned):
+                continue
+            num_drafts = min(num_drafts, len(sequence.drafts))  # they go where blocks are short
+            room -= num_drafts if missing == 1 else num_tokens
+            runs.append(_run(sequence, num_tokens, num_drafts))
+        return runs + self._admit(room)
+
+    def computed(self, run: Run, num_accepted: int) -> None:
+        """Count a finished run, once its new tokens are appended; `num_accepted` of its drafts were right."""
+        sequence = run.sequence
+        sequence.num_computed = run.end - run.num_drafts + num_accepted
+        if run.draws:
+            self.line.charge(sequence, num_accepted + 1)
+        extend_keys(sequence.block_keys, sequence.root_key, sequence.tokens, self.config.block_size)
+        for index in range(run.start // self.config.block_size, sequence.num_computed // self.config.block_size):
+            self.prefixes.keep(sequence.block_keys[index], sequence.blocks[index])
+
+    def end(self, sequence: Sequence) -> None:
+        """Take a sequence out, wherever it is, and give its blocks back."""
+        if sequence.status == "waiting":
+            self.line.remove(sequence)
+        elif sequence.status == "running":
+            self.running.remove(sequence)
+            self._give_back(sequence)
+        sequence.status = "ended"
+
+    def blocks_for(self, num_tokens: int) -> int:
+        """Blocks that hold so many tokens."""
+        return -(-num_tokens // self.config.block_size)
+
+    def _grow(self, sequence: Sequence, num_tokens: int, planned: set[int]) -> bool:
+        """Give the sequence blocks for so many tokens; preempts others, at last itself. False: it does not run now."""
+        while (missing := self.blocks_for(num_tokens) - len(sequence.blocks)) > 0:
+            blocks = self.pool.take(missing)
+            if blocks is not None:
+                sequence.blocks += blocks
+                break
+            if sequence.drafts:  # guesses are not worth another's work
+                num_tokens -= len(sequence.drafts)
+                sequence.drafts = []
+                continue
+            victim = max((s for s in self.running if s is sequence or s.id not in planned), key=lambda s: s.rank)
+            self._preempt(victim)
+            if victim is sequence:
+                return False
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back into the line, without blocks; what it has drawn stays."""
+        self.running.remove(sequence)
+        self._give_back(sequence)
+        sequence.num_computed, sequence.drafts = 0, []
+        sequence.num_preemptions += 1
+        sequence.status = "waiting"
+        self.line.push(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        # The end of a prefix is of use only with its beginning, so it is the first to be reused.
+        self.pool.release(reversed(sequence.blocks), self.prefixes.is_cached)
+        sequence.blocks = []
+
+    def _admit(self, room: int) -> list[Run]:
+        runs: list[Run] = []
+        while room > 0 and len(self.running) < self.config.max_running:
+            sequence = self.line.first()
+            if sequence is None or not self._place(sequence):
+                break
+            num_tokens = min(len(sequence.tokens) - sequence.num_computed, room)
+            room -= num_tokens
+            runs.append(_run(sequence, num_tokens, 0))
+        return runs
+
+    def _place(self, sequence: Sequence) -> bool:
+        """Move a sequence from the line to the running ones, with blocks for all its tokens, if they are there."""
+        size = self.config.block_size
+        extend_keys(sequence.block_keys, sequence.root_key, sequence.tokens, size)
+        found = self.prefixes.find(sequence.block_keys[: (len(sequence.tokens) - 1) // size])
+        needed = self.blocks_for(len(sequence.tokens) + 1) - len(found)
+        num_free_found = sum(self.pool.num_holders[block] == 0 for block in found)
+        spare = len(self.running)  # one each, or the next step would preempt the one admitted
+        if needed + num_free_found + spare > self.pool.num_free:
+            return False
+        self.line.admit(sequence, 0 if sequence.num_preemptions else len(sequence.tokens) - len(found) * size)
+        self.pool.share(found)
+        fresh = self.pool.take(needed)
+        assert fresh is not None, "free blocks were counted just before"
+        sequence.blocks = found + fresh
+        sequence.num_computed = sequence.num_cached = len(found) * size
+        sequence.status = "running"
+        self.running.append(sequence)
+        return True
+
+
+def _run(sequence: Sequence, num_tokens: int, num_drafts: int) -> Run:
+    start = sequence.num_computed
+    tokens = sequence.tokens[start : start + num_tokens] + sequence.drafts[:num_drafts]
+    draws = start + num_tokens == len(sequence.tokens)
+    return Run(sequence, start, tuple(tokens), num_drafts, draws)
