@@ -64,9 +64,11 @@ class Scheduler:
             missing = len(sequence.tokens) - sequence.num_computed
             num_drafts = min(len(sequence.drafts), room) if missing == 1 else 0
             num_tokens = 1 if missing == 1 else min(missing, room)
-            if num_tokens == 0 or not self._grow(sequence, sequence.num_computed + num_tokens + num_drafts, planned):
+            end = sequence.num_computed + num_tokens
+            if num_drafts and not self._take(sequence, end + num_drafts):
+                num_drafts = 0  # a guess is not worth another's work
+            if num_tokens == 0 or not self._grow(sequence, end, planned):
                 continue
-            num_drafts = min(num_drafts, len(sequence.drafts))  # they go where blocks are short
             room -= num_drafts if missing == 1 else num_tokens
             runs.append(_run(sequence, num_tokens, num_drafts))
         return runs + self._admit(room)
@@ -96,19 +98,19 @@ class Scheduler:
 
     def _grow(self, sequence: Sequence, num_tokens: int, planned: set[int]) -> bool:
         """Give the sequence blocks for so many tokens; preempts others, at last itself. False: it does not run now."""
-        while (missing := self.blocks_for(num_tokens) - len(sequence.blocks)) > 0:
-            blocks = self.pool.take(missing)
-            if blocks is not None:
-                sequence.blocks += blocks
-                break
-            if sequence.drafts:  # guesses are not worth another's work
-                num_tokens -= len(sequence.drafts)
-                sequence.drafts = []
-                continue
+        while not self._take(sequence, num_tokens):
             victim = max((s for s in self.running if s is sequence or s.id not in planned), key=lambda s: s.rank)
             self._preempt(victim)
             if victim is sequence:
                 return False
+        return True
+
+    def _take(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Blocks for so many tokens, if they are free."""
+        blocks = self.pool.take(max(0, self.blocks_for(num_tokens) - len(sequence.blocks)))
+        if blocks is None:
+            return False
+        sequence.blocks += blocks
         return True
 
     def _preempt(self, sequence: Sequence) -> None:

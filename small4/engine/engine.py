@@ -1,0 +1,242 @@
+"""The engine: many sequences over one model. Read `Engine.step` first.
+
+    plan    which sequences run how many tokens               scheduler.py
+    build   the plan's tensors                                batch.py
+    run     the model over the paged cache                    runner.py, paged_attention.py, paged_cache.py
+    draw    tokens from logits, draft by draft                steering.py, sampler.py
+    update  tokens and counters; ended sequences leave        here
+
+It knows tokens, not text. It is not thread-safe: one thread calls it (`worker.py`).
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence as Items
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from small4.chat import FinishReason
+from small4.engine.batch import StepBatch, build_batch
+from small4.engine.blocks import BlockPool
+from small4.engine.config import EngineConfig
+from small4.engine.memory import free_bytes
+from small4.engine.paged_attention import ABSORB_UP_TO
+from small4.engine.paged_cache import PagedCache, plan_cache
+from small4.engine.prefix_cache import root_key
+from small4.engine.runner import Runner
+from small4.engine.scheduler import Run, Scheduler
+from small4.engine.sequence import Priority, Sequence
+from small4.engine.speculative import PromptLookup
+from small4.engine.steering import Steering, draw
+from small4.errors import BusyError, CacheTooSmallError, ContextLengthError, RequestError, SamplingError
+from small4.model.transformer import Transformer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What the engine is asked for; `steering` makes the rules of one of its `num_sequences` by index."""
+
+    prompt: Items[int]
+    max_tokens: int
+    steering: Callable[[int], Steering] = Steering
+    num_sequences: int = 1  # continuations of the one prompt, which is computed once
+    stop_ids: frozenset[int] = frozenset()
+    images: Items[Tensor] = ()
+    caller: str = ""  # callers share the engine fairly
+    salt: bytes = b""  # only sequences of one salt share cached prefixes; derive it from the caller's key
+    priority: Priority = Priority.NORMAL
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a step brought one sequence; the last one has a reason, and the error where that is "error"."""
+
+    sequence: Sequence
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    error: Exception | None = None
+
+
+class Engine:
+    """One model, its cache, and the sequences that are under way."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        config: EngineConfig | None = None,
+        *,
+        context_length: int | None = None,
+        num_ids: int | None = None,
+    ) -> None:
+        self.config = config = config or EngineConfig()
+        self.model = model
+        self.context_length = context_length or model.config.max_position_embeddings
+        self.num_ids = num_ids  # only so many first ids are ever drawn; None: all
+        dtype = model.tok_embeddings.weight.dtype
+        self.cache_plan = plan_cache(
+            model.config, config, dtype, free_bytes(), config.max_running * self.context_length
+        )
+        self.scheduler = Scheduler(config, BlockPool(self.cache_plan.num_blocks))
+        self.runner = Runner(model, PagedCache(model.config, self.cache_plan, config, dtype))
+        self.num_submitted = 0
+        self.num_steps = 0
+        self.num_drafted = self.num_accepted = 0  # tokens guessed ahead, and of those right
+        self._lookups: dict[int, PromptLookup] = {}
+
+    @property
+    def num_running(self) -> int:
+        return len(self.scheduler.running)
+
+    @property
+    def num_waiting(self) -> int:
+        return self.scheduler.num_waiting
+
+    @torch.inference_mode()
+    def step(self) -> list[Output]:
+        """One forward pass over all that the plan holds; what it brought each sequence that drew or ended."""
+        plan = self.scheduler.schedule()
+        if not plan:
+            return []
+        self.num_steps += 1
+        outputs = []
+        for batch, logits_XW in self._run(build_batch(plan, self.config.block_size, ABSORB_UP_TO), outputs):
+            outputs += self._update(batch, draw(self._drawing(batch), logits_XW))
+        return outputs
+
+    def submit(self, request: GenerationRequest) -> list[Sequence]:
+        """Take a request into the line, or refuse it with the limit that it breaks."""
+        self._check(request)
+        root = self._root_key(request)
+        sequences: list[Sequence] = []
+        for index in range(request.num_sequences):
+            sequence = Sequence(
+                id=self.num_submitted,
+                tokens=list(request.prompt),
+                num_prompt=len(request.prompt),
+                max_tokens=request.max_tokens,
+                stop_ids=request.stop_ids,
+                steering=request.steering(index),
+                root_key=root,
+                caller=request.caller,
+                priority=request.priority,
+                images=request.images,
+                leader=sequences[0] if sequences else None,
+            )
+            self.num_submitted += 1
+            sequences.append(sequence)
+        for sequence in sequences:
+            self.scheduler.add(sequence)
+        return sequences
+
+    def abort(self, sequence: Sequence) -> None:
+        """End a sequence now, wherever it is; its blocks are free at once. Ended ones stay as they are."""
+        if sequence.status != "ended":
+            self._end(sequence, "aborted")
+
+    def run_to_end(self) -> None:
+        """Step until nothing is left to do."""
+        while self.num_running or self.num_waiting:
+            self.step()
+
+    def _run(self, batch: StepBatch, outputs: list[Output]) -> Items[tuple[StepBatch, Tensor]]:
+        """Logits of a batch. Where the pass fails, each run gets its own: only those that fail again end."""
+        try:
+            return [(batch, self.runner.run(batch)[:, : self.num_ids])]
+        except Exception as error:
+            if len(batch.runs) == 1:
+                outputs.append(self._end(batch.runs[0].sequence, "error", error))
+                return []
+        singles = (build_batch([run], self.config.block_size, ABSORB_UP_TO) for run in batch.runs)
+        return [pair for single in singles for pair in self._run(single, outputs)]
+
+    def _drawing(self, batch: StepBatch) -> list[tuple[Run, int]]:
+        """The runs that draw, each with its first row of the logits."""
+        drawing, row = [], 0
+        for run in batch.runs:
+            if run.draws:
+                drawing.append((run, row))
+                row += 1 + run.num_drafts
+        return drawing
+
+    def _update(self, batch: StepBatch, drawn: dict[int, list[int] | Exception]) -> list[Output]:
+        """Append what was drawn, count what was computed, and end what is finished."""
+        outputs = []
+        for run in batch.runs:
+            sequence, new = run.sequence, drawn.get(run.sequence.id, [])
+            if isinstance(new, Exception):
+                outputs.append(self._end(sequence, "error", new))
+                continue
+            new, reason = _cut(sequence, new)
+            sequence.tokens += new
+            num_accepted = max(0, len(new) - 1) if run.draws else 0
+            self.scheduler.computed(run, num_accepted)
+            self.num_drafted += run.num_drafts
+            self.num_accepted += num_accepted
+            if reason is not None:
+                outputs.append(self._end(sequence, reason, tokens=new))
+            elif new:
+                self._guess(sequence, run.num_drafts, num_accepted)
+                outputs.append(Output(sequence, new))
+        return outputs
+
+    def _guess(self, sequence: Sequence, num_drafts: int, num_accepted: int) -> None:
+        if self.config.max_draft_tokens == 0:
+            return
+        lookup = self._lookups.setdefault(sequence.id, PromptLookup(self.config.max_draft_tokens))
+        lookup.verified(num_drafts, num_accepted)
+        sequence.drafts = lookup.propose(sequence.tokens, sequence.max_tokens - sequence.num_output - 1)
+
+    def _end(
+        self,
+        sequence: Sequence,
+        reason: FinishReason,
+        error: Exception | None = None,
+        tokens: Items[int] = (),
+    ) -> Output:
+        self.scheduler.end(sequence)
+        self._lookups.pop(sequence.id, None)
+        sequence.finish_reason, sequence.error = reason, error
+        sequence.image_rows = None
+        return Output(sequence, list(tokens), reason, error)
+
+    def _check(self, request: GenerationRequest) -> None:
+        num_prompt, vocab_size = len(request.prompt), self.model.config.vocab_size
+        if num_prompt == 0:
+            raise RequestError("the prompt is empty; send at least one token")
+        if request.max_tokens < 1:
+            raise SamplingError(f"max_tokens is {request.max_tokens}; it must be at least 1")
+        if not 1 <= request.num_sequences <= self.config.max_waiting:
+            raise SamplingError(f"n is {request.num_sequences}; it must lie in 1 to {self.config.max_waiting}")
+        if num_prompt + request.max_tokens > self.context_length:
+            raise ContextLengthError(
+                f"the prompt has {num_prompt} tokens and max_tokens asks for {request.max_tokens} more, the limit is "
+                f"{self.context_length} together; shorten the prompt or lower max_tokens"
+            )
+        wrong = next((i for i in request.prompt if not 0 <= i < vocab_size), None)
+        if wrong is not None:
+            raise RequestError(f"token id {wrong} is not in the vocabulary of {vocab_size}; use this model's tokenizer")
+        needed = self.scheduler.blocks_for(num_prompt + request.max_tokens)
+        if needed > self.cache_plan.num_blocks:
+            raise CacheTooSmallError(
+                f"the prompt and max_tokens need {num_prompt + request.max_tokens} tokens of cache, which holds "
+                f"{self.cache_plan.num_tokens}; shorten the prompt, lower max_tokens, or raise --cache-bytes"
+            )
+        if self.num_waiting + request.num_sequences > self.config.max_waiting:
+            raise BusyError(f"{self.num_waiting} sequences wait already, the limit is {self.config.max_waiting}; retry")
+
+    def _root_key(self, request: GenerationRequest) -> bytes:
+        salt = request.salt if self.config.has_prefix_cache else os.urandom(16)  # then only its own sequences share
+        digests = [hashlib.blake2b(image.contiguous().numpy().tobytes()).digest() for image in request.images]
+        return root_key(salt, digests)
+
+
+def _cut(sequence: Sequence, new: list[int]) -> tuple[list[int], FinishReason | None]:
+    """The drawn tokens up to the sequence's end, and the reason where it ends there."""
+    for count, token in enumerate(new, 1):
+        if token in sequence.stop_ids:
+            return new[:count], "stop"
+        if sequence.num_output + count >= sequence.max_tokens:
+            return new[:count], "length"
+    return new, None

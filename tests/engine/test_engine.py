@@ -1,0 +1,281 @@
+"""The engine gives every sequence the tokens of the naive generator, whatever runs beside it."""
+
+from collections import Counter
+from random import Random
+
+import pytest
+import torch
+
+from small4.engine.config import EngineConfig
+from small4.engine.engine import Engine, GenerationRequest
+from small4.engine.sequence import Priority, Sequence
+from small4.engine.steering import Steering
+from small4.errors import (
+    BusyError,
+    CacheTooSmallError,
+    ContextLengthError,
+    MemoryBudgetError,
+    NonFiniteLogitsError,
+    RequestError,
+    SamplingError,
+)
+from small4.model.transformer import Transformer
+from tests import naive
+from tests.engine.tiny import random_prompt, tiny_model
+
+
+@pytest.fixture(scope="module")
+def model() -> Transformer:
+    return tiny_model()
+
+
+def token_bytes(model: Transformer) -> int:
+    return model.config.n_layers * model.config.kv_width * 4
+
+
+def engine_of(model: Transformer, num_blocks: int = 64, block_size: int = 4, **options: object) -> Engine:
+    size = num_blocks * block_size * token_bytes(model)
+    config = EngineConfig(block_size=block_size, cache_bytes=size, **options)  # type: ignore[arg-type]
+    return Engine(model, config, context_length=256)
+
+
+class Expected:
+    """Naive continuations, each computed once."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+        self.known: dict[tuple[int, ...], list[int]] = {}
+
+    def __call__(self, prompt: list[int], max_tokens: int) -> list[int]:
+        known = self.known.get(tuple(prompt), [])
+        if len(known) < max_tokens:
+            rest = naive.generate(self.model, prompt + known, max_tokens=max_tokens - len(known))
+            known = self.known[tuple(prompt)] = known + rest
+        return known[:max_tokens]
+
+
+@pytest.fixture(scope="module")
+def expected(model: Transformer) -> Expected:
+    return Expected(model)
+
+
+def submit(engine: Engine, prompt: list[int], max_tokens: int, **options: object) -> Sequence:
+    return engine.submit(GenerationRequest(prompt=prompt, max_tokens=max_tokens, **options))[0]  # type: ignore[arg-type]
+
+
+# Prompts that begin alike, so that blocks are shared, and that repeat themselves, so that drafts are accepted.
+def some_prompts() -> list[list[int]]:
+    rng = Random(5)
+    base = random_prompt(rng, 40)
+    loop = random_prompt(rng, 5) * 5
+    return [base[:length] + random_prompt(rng, rest) for length, rest in [(40, 1), (24, 9), (8, 2), (0, 1), (0, 17)]] + [
+        loop,
+        base + loop[:7],
+    ]
+
+
+PROMPTS = some_prompts()
+
+
+def play(model: Transformer, expected: Expected, seed: int) -> Counter[str]:
+    """Run a random schedule, hold every sequence to the naive tokens, and count what happened on the way."""
+    rng = Random(seed)
+    engine = engine_of(
+        model,
+        num_blocks=rng.choice([22, 30, 64]),  # the fewest: two or three sequences at once, so that some are preempted
+        max_step_tokens=rng.choice([8, 16, 64, 256]),
+        max_running=rng.choice([2, 5, 8]),
+        max_draft_tokens=rng.choice([0, 3, 6]),
+        has_prefix_cache=rng.random() < 0.7,
+    )
+    alive: list[tuple[Sequence, list[int], int]] = []
+    aborted = []
+    for _ in range(rng.randint(3, 10)):
+        prompt, max_tokens, count = rng.choice(PROMPTS), rng.choice([1, 5, 12, 30]), rng.choice([1, 1, 1, 3])
+        request = GenerationRequest(
+            prompt=prompt,
+            max_tokens=max_tokens,
+            num_sequences=count,
+            caller=rng.choice("ab"),
+            priority=rng.choice(list(Priority)),
+        )
+        alive += [(sequence, prompt, max_tokens) for sequence in engine.submit(request)]
+        for _ in range(rng.randint(0, 6)):
+            engine.step()
+        if rng.random() < 0.2:
+            victim = rng.choice(alive)
+            engine.abort(victim[0])
+            aborted.append(victim)
+    engine.run_to_end()
+    for sequence, prompt, max_tokens in alive:
+        wanted = expected(prompt, max_tokens)
+        if sequence.finish_reason == "aborted":
+            assert sequence.output == wanted[: sequence.num_output]
+        else:
+            assert sequence.finish_reason == "length"
+            assert sequence.output == wanted
+    assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
+    return Counter(
+        sequences=len(alive),
+        aborted=len(aborted),
+        preempted=sum(sequence.num_preemptions > 0 for sequence, _, _ in alive),
+        cached=sum(sequence.num_cached > 0 for sequence, _, _ in alive),
+        drafted=engine.num_accepted,
+    )
+
+
+def test_every_schedule_gives_the_naive_tokens(model: Transformer, expected: Expected) -> None:
+    seen = sum((play(model, expected, seed) for seed in range(40)), Counter[str]())
+    assert min(seen.values()) >= 5, f"schedules that miss what they are for: {seen}"
+
+
+@pytest.mark.slow
+def test_hundreds_of_schedules_give_the_naive_tokens(model: Transformer, expected: Expected) -> None:
+    for seed in range(40, 600):
+        play(model, expected, seed)
+
+
+def test_a_second_prompt_with_the_same_beginning_computes_only_its_end(model: Transformer) -> None:
+    engine = engine_of(model)
+    prompt = PROMPTS[0][:40]
+    submit(engine, prompt + [7], 2)
+    engine.run_to_end()
+    again = submit(engine, prompt + [9], 2)
+    engine.run_to_end()
+    assert again.num_cached == 40
+    assert again.output == naive.generate(model, prompt + [9], max_tokens=2)
+
+
+def test_a_fully_cached_prompt_still_runs_its_last_token(model: Transformer) -> None:
+    engine = engine_of(model)
+    first = submit(engine, PROMPTS[0][:40], 3)
+    engine.run_to_end()
+    again = submit(engine, PROMPTS[0][:40], 3)
+    engine.run_to_end()
+    assert again.num_cached == 36
+    assert again.output == first.output
+
+
+def test_another_salt_shares_nothing(model: Transformer) -> None:
+    engine = engine_of(model)
+    submit(engine, PROMPTS[0][:40], 2, salt=b"one caller")
+    engine.run_to_end()
+    again = submit(engine, PROMPTS[0][:40], 2, salt=b"another")
+    engine.run_to_end()
+    assert again.num_cached == 0
+
+
+def test_the_sequences_of_a_request_share_its_prompt_even_without_a_prefix_cache(model: Transformer) -> None:
+    engine = engine_of(model, has_prefix_cache=False)
+    request = GenerationRequest(prompt=PROMPTS[0][:40], max_tokens=4, num_sequences=8)
+    engine.submit(request)
+    engine.step()
+    engine.step()
+    used = engine.cache_plan.num_blocks - engine.scheduler.pool.num_free
+    assert engine.num_running == 8
+    assert used <= 9 + 8 * 2  # nine full blocks of the prompt once; the rest of it and the output for each
+
+
+def test_a_prompt_longer_than_a_step_runs_in_chunks_beside_decoding(model: Transformer, expected: Expected) -> None:
+    engine = engine_of(model, num_blocks=128, max_step_tokens=16, max_running=4)
+    short, long = random_prompt(Random(1), 5), random_prompt(Random(2), 150)
+    decoding, chunked = submit(engine, short, 30), submit(engine, long, 3)
+    before = []
+    while chunked.num_output == 0:
+        before.append(decoding.num_output)
+        engine.step()
+    assert before == sorted(set(before)), "the one that decodes gets a token in every step"
+    engine.run_to_end()
+    assert decoding.output == expected(short, 30)
+    assert chunked.output == expected(long, 3)
+
+
+def test_one_failing_sequence_ends_alone(model: Transformer, expected: Expected) -> None:
+    class Broken(Steering):
+        def next(self, logits_W: torch.Tensor) -> int:
+            raise ValueError("a bug in this sequence's rules")
+
+    engine = engine_of(model)
+    good = submit(engine, PROMPTS[1], 6)
+    bad = submit(engine, PROMPTS[2], 6, steering=Broken)
+    engine.run_to_end()
+    assert (bad.finish_reason, str(bad.error)) == ("error", "a bug in this sequence's rules")
+    assert good.output == expected(PROMPTS[1], 6)
+
+
+def test_a_pass_that_fails_for_one_sequence_leaves_the_others(model: Transformer, expected: Expected) -> None:
+    engine = engine_of(model)
+    good = submit(engine, PROMPTS[1], 6)
+    bad = submit(engine, PROMPTS[2], 6, images=[torch.zeros(3, 28, 28)])  # this model has no image encoder
+    engine.run_to_end()
+    assert bad.finish_reason == "error"
+    assert "image encoder" in str(bad.error)
+    assert good.output == expected(PROMPTS[1], 6)
+    assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
+
+
+def test_scores_that_are_no_numbers_end_their_sequence_by_name(model: Transformer, expected: Expected) -> None:
+    damaged = tiny_model()
+    damaged.tok_embeddings.weight.data[77] = float("nan")  # only a prompt with this token meets it
+    # Tied embeddings would carry it into every score; here only the input is damaged.
+    damaged.logits = lambda hidden_TD: hidden_TD @ model.tok_embeddings.weight.T  # type: ignore[method-assign]
+    engine = engine_of(damaged)
+    good, bad = submit(engine, PROMPTS[1], 6), submit(engine, [5, 77, 9], 6)
+    engine.run_to_end()
+    assert isinstance(bad.error, NonFiniteLogitsError)
+    assert good.output == expected(PROMPTS[1], 6)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "max_tokens", "error", "message"),
+    [
+        ([], 4, RequestError, "empty"),
+        ([1, 3072], 4, RequestError, "3072 is not in the vocabulary"),
+        ([1], 0, SamplingError, "at least 1"),
+        ([1] * 200, 57, ContextLengthError, "200 tokens .* 57 more, the limit is 256"),
+        ([1] * 200, 50, CacheTooSmallError, "250 tokens of cache, which holds 120"),
+    ],
+)
+def test_what_can_never_run_is_refused_at_once(
+    model: Transformer, prompt: list[int], max_tokens: int, error: type[Exception], message: str
+) -> None:
+    engine = engine_of(model, num_blocks=30)
+    with pytest.raises(error, match=message):
+        submit(engine, prompt, max_tokens)
+    assert engine.num_waiting == 0
+
+
+def test_a_full_line_refuses_with_its_limit(model: Transformer) -> None:
+    engine = engine_of(model, max_waiting=2)
+    submit(engine, [1], 1)
+    submit(engine, [1], 1)
+    with pytest.raises(BusyError, match="the limit is 2"):
+        submit(engine, [1], 1)
+
+
+def test_a_cache_that_holds_no_block_says_how_much_is_missing(model: Transformer) -> None:
+    with pytest.raises(MemoryBudgetError, match=r"are missing.*--cache-bytes"):
+        Engine(model, EngineConfig(cache_bytes=100))
+
+
+def test_the_plan_of_the_cache_counts_every_byte(model: Transformer) -> None:
+    engine = engine_of(model, num_blocks=64, block_size=4)
+    held = sum(layer.numel() * layer.element_size() for layer in engine.runner.cache.layers)
+    assert held == engine.cache_plan.size_bytes
+    fp8 = Engine(model, EngineConfig(cache_format="fp8", cache_bytes=1_000_000, max_running=4), context_length=256)
+    cache = fp8.runner.cache
+    assert cache.scales is not None
+    tensors = [*cache.layers, *cache.scales]
+    assert sum(tensor.numel() * tensor.element_size() for tensor in tensors) == fp8.cache_plan.size_bytes
+
+
+def test_an_fp8_cache_keeps_the_rows_to_its_precision(model: Transformer) -> None:
+    engine = Engine(model, EngineConfig(cache_format="fp8", block_size=4, cache_bytes=100_000), context_length=64)
+    cache, rows_TC = engine.runner.cache, torch.randn(9, model.config.kv_width)
+    slots_T = torch.tensor([4, 5, 6, 7, 20, 21, 22, 23, 0])  # blocks 1, 5, 0
+    cache.write(1, slots_T, rows_TC)
+    read_TC = cache.read(1, torch.tensor([1, 5, 0]), 9)
+    torch.testing.assert_close(read_TC, rows_TC, rtol=2**-4, atol=float(rows_TC.abs().max()) / 448)
+    sequence = submit(engine, PROMPTS[0], 5)
+    engine.run_to_end()
+    assert sequence.num_output == 5
