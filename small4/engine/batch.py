@@ -31,7 +31,8 @@ class StepBatch:
 def build_batch(plan: Sequence[Run], block_size: int, short_run: int) -> StepBatch:
     """Tensors for a plan; `short_run` is the number of tokens up to which a run absorbs."""
     runs = sorted(plan, key=lambda run: len(run.tokens) > short_run)
-    starts, draw_rows = [0], []
+    starts: list[int] = [0]
+    draw_rows: list[int] = []
     for run in runs:
         starts.append(starts[-1] + len(run.tokens))
         if run.draws:

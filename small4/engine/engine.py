@@ -11,7 +11,8 @@ It knows tokens, not text. It is not thread-safe: one thread calls it (`worker.p
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence as Items
+from collections.abc import Callable
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
 import torch
@@ -100,7 +101,7 @@ class Engine:
         if not plan:
             return []
         self.num_steps += 1
-        outputs = []
+        outputs: list[Output] = []
         for batch, logits_XW in self._run(build_batch(plan, self.config.block_size, ABSORB_UP_TO), outputs):
             outputs += self._update(batch, draw(self._drawing(batch), logits_XW))
         return outputs

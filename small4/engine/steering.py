@@ -28,7 +28,7 @@ class Steering:
         """The token that is emitted."""
         if not bool(torch.isfinite(logits_W).all()):
             raise NonFiniteLogitsError(
-                "the model's scores are not finite: its weights or this input are damaged; `small4 verify` checks weights"
+                "the model's scores are not finite: its weights or this input are damaged; see `small4 verify`"
             )
         token = self.sampler(logits_W)
         return token if self.thought is None else self.thought.apply(token)

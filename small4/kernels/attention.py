@@ -41,9 +41,7 @@ def paged_decode_attention(
     lengths = context_lengths.tolist()
     is_ragged = query_TNC.shape[0] != num_sequences or max(lengths) * num_sequences > 2 * sum(lengths)
     if is_ragged or num_sequences == 1:
-        return paged_latent_attention(
-            query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale
-        )
+        return paged_latent_attention(query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale)
     used = tables[:, : -(-max(lengths) // block_size)]
     rows_BSC = rows_PBC[used].flatten(1, 2)[:, : max(lengths)].to(query_TNC.dtype)
     hidden_BS = torch.arange(max(lengths), device=tables.device) >= context_lengths[:, None]

@@ -68,7 +68,9 @@ def some_prompts() -> list[list[int]]:
     rng = Random(5)
     base = random_prompt(rng, 40)
     loop = random_prompt(rng, 5) * 5
-    return [base[:length] + random_prompt(rng, rest) for length, rest in [(40, 1), (24, 9), (8, 2), (0, 1), (0, 17)]] + [
+    return [
+        base[:length] + random_prompt(rng, rest) for length, rest in [(40, 1), (24, 9), (8, 2), (0, 1), (0, 17)]
+    ] + [
         loop,
         base + loop[:7],
     ]
@@ -138,12 +140,12 @@ def test_hundreds_of_schedules_give_the_naive_tokens(model: Transformer, expecte
 def test_a_second_prompt_with_the_same_beginning_computes_only_its_end(model: Transformer) -> None:
     engine = engine_of(model)
     prompt = PROMPTS[0][:40]
-    submit(engine, prompt + [7], 2)
+    submit(engine, [*prompt, 7], 2)
     engine.run_to_end()
-    again = submit(engine, prompt + [9], 2)
+    again = submit(engine, [*prompt, 9], 2)
     engine.run_to_end()
     assert again.num_cached == 40
-    assert again.output == naive.generate(model, prompt + [9], max_tokens=2)
+    assert again.output == naive.generate(model, [*prompt, 9], max_tokens=2)
 
 
 def test_a_fully_cached_prompt_still_runs_its_last_token(model: Transformer) -> None:

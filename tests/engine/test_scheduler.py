@@ -92,9 +92,7 @@ class Simulation:
         assert scheduler.num_waiting == sum(sequence.status == "waiting" for sequence in self.alive)
         assert len({run.sequence.id for run in plan}) == len(plan)
         assert bool(plan) == bool(self.alive), "while anyone is here, someone runs"
-        written = Counter(
-            run.sequence.blocks[place // size] for run in plan for place in range(run.start, run.end, 1)
-        )
+        written = Counter(run.sequence.blocks[place // size] for run in plan for place in range(run.start, run.end, 1))
         for run in plan:
             assert run.end <= len(run.sequence.blocks) * size
             for block in {run.sequence.blocks[place // size] for place in range(run.start, run.end)}:
