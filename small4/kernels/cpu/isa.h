@@ -1,0 +1,46 @@
+// What one instruction set has to offer: the inner loops, compiled once for each from kernels.h.
+#pragma once
+#include <cstdint>
+
+enum Type { FLOAT32 = 0, BFLOAT16 = 1 };
+enum Kind { PLAIN = 0, INT8 = 1, INT4 = 2 };  // PLAIN: bfloat16, row after row
+
+const int GROUP = 32, STRIP = 16;
+const int INT8_TILE = STRIP * GROUP + 32, INT4_TILE = STRIP * GROUP / 2 + 32, INT4_HEAD = 128;
+
+// Activations of one product, row after row: floats for PLAIN, the rest for INT8 and INT4 (quantized.py).
+struct Rows {
+    int64_t columns;
+    float* values;     // [rows, columns]
+    int8_t* codes;     // [rows, columns]
+    float* scales;     // [rows, columns / 32]
+    float* sums;       // scale times the sum of the codes of the group
+    int32_t* offsets;  // -128 times the sum of the codes of the group
+};
+
+struct Isa {
+    const char* name;
+    void (*to_float)(const void* in, int type, int64_t count, float* out);
+    void (*from_float)(const float* in, int64_t count, int type, void* out);
+    void (*round_row)(const Rows& rows, int64_t row, int64_t first_group, int64_t num_groups);  // values -> codes ...
+    // out[m][16] = 16 rows of a matrix times rows first .. first + num of the activations.
+    void (*strip)(int kind, const void* strip, const Rows& rows, int64_t first, int64_t num, float* out);
+    void (*swiglu)(const float* gate, const float* up, int64_t count, float* out);
+    // 16 cached rows against padded queries: see attention.cpp.
+    void (*attend)(const float* const* rows, const uint32_t* seen, const float* query, int64_t num_queries,
+                   int64_t width, int64_t latent, float* largest, float* total, float* mixed);
+    float (*dot)(const float* a, const float* b, int64_t count);
+    void (*add_scaled)(float factor, const float* in, int64_t count, float* out);
+    float (*exponential)(float x);
+};
+
+extern const Isa PLAIN_ISA;
+#if defined(__x86_64__)
+extern const Isa AVX2_ISA;
+extern const Isa AVX512_ISA;
+#endif
+
+static inline int64_t strip_bytes(int kind, int64_t columns) {
+    if (kind == INT4) return INT4_HEAD + columns / GROUP * INT4_TILE;
+    return kind == INT8 ? columns / GROUP * INT8_TILE : columns * 2 * STRIP;
+}

@@ -1,0 +1,300 @@
+// The inner loops in vectors of 16 floats, which the compiler fits to the instruction set of the including file. That
+// file has defined strip_int8 and strip_int4. Everything here is local to it: no two instruction sets may share code.
+#pragma once
+#include <cmath>
+#include <cstring>
+
+#include "isa.h"
+
+namespace {
+
+typedef float Floats __attribute__((vector_size(64)));
+typedef int32_t Ints __attribute__((vector_size(64)));
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+const int LANES = 16;
+
+inline Floats load(const float* from) {
+    Floats value;
+    memcpy(&value, from, sizeof value);
+    return value;
+}
+
+inline void store(float* to, Floats value) { memcpy(to, &value, sizeof value); }
+
+inline Floats all(float value) { return Floats{} + value; }
+
+inline Floats load_bfloat16(const uint16_t* from) {
+    Halves halves;
+    memcpy(&halves, from, sizeof halves);
+    return (Floats)(__builtin_convertvector(halves, Words) << 16);
+}
+
+inline float one_bfloat16(uint16_t half) {
+    uint32_t bits = uint32_t(half) << 16;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+inline uint16_t round_bfloat16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) return uint16_t(bits >> 16 | 64);  // NaN stays NaN
+    return uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+
+inline float sum_of(Floats value) {
+    float lanes[LANES], total = 0;
+    store(lanes, value);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] += lanes[i + half];
+    total = lanes[0];
+    return total;
+}
+
+inline float largest_of(Floats value) {
+    float lanes[LANES];
+    store(lanes, value);
+    for (int half = LANES / 2; half; half /= 2)
+        for (int i = 0; i < half; i++) lanes[i] = lanes[i] > lanes[i + half] ? lanes[i] : lanes[i + half];
+    return lanes[0];
+}
+
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, Ints{__VA_ARGS__})
+#endif
+
+// Lane i of the result is the sum over the lanes of in[i].
+inline Floats sums_of(const Floats* in) {
+    Floats eight[8], four[4], two[2];
+    for (int i = 0; i < 8; i++)
+        eight[i] = SHUFFLE(in[i], in[i + 8], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23) +
+                   SHUFFLE(in[i], in[i + 8], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+    for (int i = 0; i < 4; i++)
+        four[i] = SHUFFLE(eight[i], eight[i + 4], 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27) +
+                  SHUFFLE(eight[i], eight[i + 4], 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+    for (int i = 0; i < 2; i++)
+        two[i] = SHUFFLE(four[i], four[i + 2], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29) +
+                 SHUFFLE(four[i], four[i + 2], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+    return SHUFFLE(two[0], two[1], 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30) +
+           SHUFFLE(two[0], two[1], 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+
+// e^x to about 2^-22, 0 below -87: x = n ln 2 + r, a polynomial for e^r, n into the exponent.
+inline Floats exponential(Floats x) {
+    Floats bounded = larger(x, all(-87.0f));
+    bounded = bounded < all(88.0f) ? bounded : all(88.0f);
+    Floats shifted = bounded * all(1.44269504088896341f) + all(12582912.0f);
+    Floats n = shifted - all(12582912.0f);
+    Floats r = bounded - n * all(0.693359375f) - n * all(-2.12194440e-4f);
+    Floats p = all(1.9875691500e-4f);
+    p = p * r + all(1.3981999507e-3f);
+    p = p * r + all(8.3334519073e-3f);
+    p = p * r + all(4.1665795894e-2f);
+    p = p * r + all(1.6666665459e-1f);
+    p = p * r + all(5.0000001201e-1f);
+    p = p * r * r + r + all(1.0f);
+    Ints power = (__builtin_convertvector(n, Ints) + 127) << 23;
+    Floats result = p * (Floats)power;
+    return x < all(-87.0f) ? Floats{} : result;
+}
+
+float one_exponential(float x) { return exponential(all(x))[0]; }
+
+void to_float(const void* in, int type, int64_t count, float* out) {
+    if (type == FLOAT32) {
+        memcpy(out, in, size_t(count) * 4);
+        return;
+    }
+    const uint16_t* halves = static_cast<const uint16_t*>(in);
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(out + i, load_bfloat16(halves + i));
+    for (; i < count; i++) out[i] = one_bfloat16(halves[i]);
+}
+
+void from_float(const float* in, int64_t count, int type, void* out) {
+    if (type == FLOAT32) {
+        memcpy(out, in, size_t(count) * 4);
+        return;
+    }
+    uint16_t* halves = static_cast<uint16_t*>(out);
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        Floats value = load(in + i);
+        Words bits = (Words)value;
+        Words rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+        Words kept = value == value ? rounded : (bits >> 16 | 64);
+        Halves narrow = __builtin_convertvector(kept, Halves);
+        memcpy(halves + i, &narrow, sizeof narrow);
+    }
+    for (; i < count; i++) halves[i] = round_bfloat16(in[i]);
+}
+
+void round_row(const Rows& rows, int64_t row, int64_t first_group, int64_t num_groups) {
+    int64_t groups = rows.columns / GROUP;
+    for (int64_t g = first_group; g < first_group + num_groups; g++) {
+        const float* x = rows.values + row * rows.columns + g * GROUP;
+        Floats low = load(x), high = load(x + LANES);
+        float largest = largest_of(larger(larger(low, -low), larger(high, -high)));
+        float inverse = largest > 0 ? 127.0f / largest : 0.0f;
+        Floats magic = all(12582912.0f);  // adding it rounds to the nearest whole number, halves to the even one
+        Ints a = __builtin_convertvector(low * all(inverse) + magic - magic, Ints);
+        Ints b = __builtin_convertvector(high * all(inverse) + magic - magic, Ints);
+        typedef int8_t Bytes __attribute__((vector_size(16)));
+        Bytes narrow_a = __builtin_convertvector(a, Bytes), narrow_b = __builtin_convertvector(b, Bytes);
+        int8_t* codes = rows.codes + row * rows.columns + g * GROUP;
+        memcpy(codes, &narrow_a, sizeof narrow_a);
+        memcpy(codes + LANES, &narrow_b, sizeof narrow_b);
+        int32_t lanes[LANES], sum = 0;
+        Ints both = a + b;
+        memcpy(lanes, &both, sizeof lanes);
+        for (int i = 0; i < LANES; i++) sum += lanes[i];
+        float scale = largest / 127.0f;
+        rows.scales[row * groups + g] = scale;
+        rows.sums[row * groups + g] = scale * float(sum);
+        rows.offsets[row * groups + g] = -128 * sum;
+    }
+}
+
+// 4 rows of the matrix against M rows of activations, lanes along the columns.
+template <int M>
+inline void four_rows(const uint16_t* weights, const float* x, int64_t columns, float* out) {
+    Floats sums[16] = {};
+    int64_t k = 0;
+    for (; k + LANES <= columns; k += LANES) {
+        for (int r = 0; r < 4; r++) {
+            __builtin_prefetch(weights + r * columns + k + 512);
+            Floats w = load_bfloat16(weights + r * columns + k);
+            for (int m = 0; m < M; m++) sums[m * 4 + r] += w * load(x + m * columns + k);
+        }
+    }
+    float totals[LANES];
+    store(totals, sums_of(sums));
+    for (int m = 0; m < M; m++)
+        for (int r = 0; r < 4; r++) {
+            float total = totals[m * 4 + r];
+            for (int64_t rest = k; rest < columns; rest++)
+                total += one_bfloat16(weights[r * columns + rest]) * x[m * columns + rest];
+            out[m * STRIP + r] = total;
+        }
+}
+
+void strip_plain(const uint16_t* weights, const Rows& rows, int64_t first, int64_t num, float* out) {
+    for (int64_t m = 0; m < num; m += 4) {
+        const float* x = rows.values + (first + m) * rows.columns;
+        for (int r = 0; r < STRIP; r += 4) {
+            const uint16_t* w = weights + r * rows.columns;
+            float* to = out + m * STRIP + r;
+            switch (num - m) {
+                case 1: four_rows<1>(w, x, rows.columns, to); break;
+                case 2: four_rows<2>(w, x, rows.columns, to); break;
+                case 3: four_rows<3>(w, x, rows.columns, to); break;
+                default: four_rows<4>(w, x, rows.columns, to);
+            }
+        }
+    }
+}
+
+void strip(int kind, const void* data, const Rows& rows, int64_t first, int64_t num, float* out) {
+    if (kind == PLAIN)
+        strip_plain(static_cast<const uint16_t*>(data), rows, first, num, out);
+    else if (kind == INT8)
+        strip_int8(static_cast<const uint8_t*>(data), rows, first, num, out);
+    else
+        strip_int4(static_cast<const uint8_t*>(data), rows, first, num, out);
+}
+
+void swiglu(const float* gate, const float* up, int64_t count, float* out) {
+    for (int64_t i = 0; i < count; i += LANES) {
+        Floats g = load(gate + i);
+        store(out + i, g / (all(1.0f) + exponential(-g)) * load(up + i));
+    }
+}
+
+// Scores of 4 queries against 16 rows, lane s for row s; `width` is a multiple of 16.
+inline void score(const float* const* rows, const float* query, int64_t width, Floats* out) {
+    float scores[4][LANES];
+    for (int s = 0; s < LANES; s += 4) {
+        Floats sums[16] = {};
+        for (int64_t c = 0; c < width; c += LANES) {
+            Floats row[4];
+            for (int i = 0; i < 4; i++) row[i] = load(rows[s + i] + c);
+            for (int q = 0; q < 4; q++) {
+                Floats wanted = load(query + q * width + c);
+                for (int i = 0; i < 4; i++) sums[q * 4 + i] += wanted * row[i];
+            }
+        }
+        Floats totals = sums_of(sums);
+        for (int q = 0; q < 4; q++) memcpy(scores[q] + s, reinterpret_cast<float*>(&totals) + q * 4, 16);
+    }
+    for (int q = 0; q < 4; q++) out[q] = load(scores[q]);
+}
+
+// mixed = mixed * kept + weights . rows for 4 queries and V vectors of the latent.
+template <int V>
+inline void mix(const float* const* rows, const float (*weights)[LANES], const float* kept, int64_t at, int64_t latent,
+                float* mixed) {
+    Floats sums[4][V];
+    for (int q = 0; q < 4; q++)
+        for (int v = 0; v < V; v++) sums[q][v] = load(mixed + q * latent + at + v * LANES) * all(kept[q]);
+    for (int s = 0; s < LANES; s++)
+        for (int v = 0; v < V; v++) {
+            Floats row = load(rows[s] + at + v * LANES);
+            for (int q = 0; q < 4; q++) sums[q][v] += all(weights[q][s]) * row;
+        }
+    for (int q = 0; q < 4; q++)
+        for (int v = 0; v < V; v++) store(mixed + q * latent + at + v * LANES, sums[q][v]);
+}
+
+void attend(const float* const* rows, const uint32_t* seen, const float* query, int64_t num_queries, int64_t width,
+            int64_t latent, float* largest, float* total, float* mixed) {
+    Ints lane;
+    for (int i = 0; i < LANES; i++) lane[i] = i;
+    for (int64_t first = 0; first < num_queries; first += 4) {
+        Floats scores[4];
+        float weights[4][LANES], kept[4];
+        score(rows, query + first * width, width, scores);
+        for (int q = 0; q < 4; q++) {
+            Ints visible = lane < Ints{} + int32_t(seen[first + q]);
+            scores[q] = visible ? scores[q] : all(-INFINITY);
+            float before = largest[first + q], now = largest_of(scores[q]);
+            if (now < before) now = before;
+            Floats p = exponential(scores[q] - all(now));
+            kept[q] = one_exponential(before - now);
+            total[first + q] = total[first + q] * kept[q] + sum_of(p);
+            largest[first + q] = now;
+            store(weights[q], p);
+        }
+        float* to = mixed + first * latent;
+        int64_t at = 0;
+        for (; at + 4 * LANES <= latent; at += 4 * LANES) mix<4>(rows, weights, kept, at, latent, to);
+        for (; at < latent; at += LANES) mix<1>(rows, weights, kept, at, latent, to);
+    }
+}
+
+float dot(const float* a, const float* b, int64_t count) {
+    Floats sum = {};
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) sum += load(a + i) * load(b + i);
+    float total = sum_of(sum);
+    for (; i < count; i++) total += a[i] * b[i];
+    return total;
+}
+
+void add_scaled(float factor, const float* in, int64_t count, float* out) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) store(out + i, load(out + i) + all(factor) * load(in + i));
+    for (; i < count; i++) out[i] += factor * in[i];
+}
+
+}  // namespace
+
+#define DEFINE_ISA(VARIABLE, NAME)                                                                              \
+    extern const Isa VARIABLE = {NAME,   to_float, from_float, round_row,  strip,          swiglu, attend, dot, \
+                                 add_scaled, one_exponential}

@@ -1,0 +1,57 @@
+"""The operations that have more than one implementation, and the place that picks one.
+
+    linear(weight)(x)                       x W^T                       weight: packed int8 or int4, or bfloat16
+    experts(w13, w2, shared)(x, p, ids)     sum_k p_k expert_ids_k(x) + shared(x)
+    paged_latent_attention(...)             reference.paged_latent_attention
+
+The C++ library (`cpu/`) is taken where one is there or can be built, torch's own operators (`with_torch.py`) otherwise;
+`Kernels.name` says which, and why. A weight is prepared once, when it is bound; the bound object is what runs.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Protocol
+
+from torch import Tensor
+
+from small4.kernels.quantized import PackedWeight
+
+Weight = PackedWeight | Tensor
+Product = Callable[[Tensor], Tensor]  # x [T, D] -> [T, rows]
+ExpertSum = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [T, D], weights [T, K], expert ids [T, K] -> [T, D]
+
+
+class Kernels(Protocol):
+    """One implementation of every operation."""
+
+    name: str
+
+    def linear(self, weight: Weight) -> Product: ...
+
+    def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> ExpertSum: ...
+
+    def paged_latent_attention(
+        self,
+        query_TNC: Tensor,
+        rows_PBC: Tensor,
+        tables: Tensor,
+        query_starts: Tensor,
+        context_lengths: Tensor,
+        latent_width: int,
+        scale: float,
+    ) -> Tensor: ...
+
+
+@lru_cache(maxsize=2)
+def backend(*, native: bool = True) -> Kernels:
+    """The library's kernels, or torch's where there is none or where `native` is False."""
+    from small4.kernels.cpu.build import BuildError, find_or_build
+    from small4.kernels.cpu.native import NativeKernels
+    from small4.kernels.with_torch import TorchKernels
+
+    if not native:
+        return TorchKernels("asked for")
+    try:
+        return NativeKernels(find_or_build())
+    except (BuildError, OSError) as error:
+        return TorchKernels(str(error))

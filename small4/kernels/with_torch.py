@@ -1,0 +1,115 @@
+"""The same operations through torch's own operators, for machines without a compiler, behind `ops.Kernels`.
+
+torch has one operator for groups of 32: four-bit codes with a scale and a zero point, w = (q - 8) scale + zero. An int4
+weight is one such matrix and an int8 weight is two, code = 16 high + low. Activations are not rounded here, and scales
+are held in the activations' type: results differ from the definition in `quantized.py` by what rounding costs.
+"""
+
+import torch
+from torch import Tensor
+
+from small4.kernels.experts import few_experts, sorted_experts
+from small4.kernels.linear import linear
+from small4.kernels.quantized import GROUP, PackedWeight, codes_and_scales
+from small4.kernels.reference import paged_latent_attention, swiglu
+
+Weight = PackedWeight | Tensor
+FEW_ROWS = 32  # up to here the operator is faster than multiplying by the unpacked matrix
+
+
+class TorchKernels:
+    """Kernels of stock torch; `reason` says why they were picked."""
+
+    def __init__(self, reason: str) -> None:
+        self.name = f"torch ({reason})"
+
+    def linear(self, weight: Weight) -> "TorchLinear":
+        return TorchLinear(weight)
+
+    def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> "TorchExperts":
+        return TorchExperts(w13, w2, shared)
+
+    def paged_latent_attention(
+        self,
+        query_TNC: Tensor,
+        rows_PBC: Tensor,
+        tables: Tensor,
+        query_starts: Tensor,
+        context_lengths: Tensor,
+        latent_width: int,
+        scale: float,
+    ) -> Tensor:
+        """`reference.paged_latent_attention` itself."""
+        return paged_latent_attention(query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale)
+
+
+class TorchLinear:
+    """x W^T through torch's four-bit operator, or plainly for a plain matrix."""
+
+    def __init__(self, weight: Weight) -> None:
+        self.weight = weight if isinstance(weight, Tensor) else None
+        self.parts = [] if isinstance(weight, Tensor) else four_bit_parts(weight)
+        self.num_rows = weight.shape[0] if isinstance(weight, Tensor) else weight.rows
+
+    def __call__(self, x_TD: Tensor) -> Tensor:
+        if self.weight is not None:
+            return linear(x_TD, self.weight)
+        products = [
+            torch.ops.aten._weight_int4pack_mm_for_cpu(x_TD, codes, GROUP, scales.to(x_TD.dtype))
+            for codes, scales in self.parts
+        ]
+        total: Tensor = products[0] if len(products) == 1 else products[0] + products[1]
+        return total[:, : self.num_rows]
+
+
+class TorchExperts:
+    """Routed experts, one after another."""
+
+    def __init__(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None) -> None:
+        self.plain = (w13, w2) if isinstance(w13, Tensor) and isinstance(w2, Tensor) else None
+        self.packed = (
+            []
+            if isinstance(w13, Tensor) or isinstance(w2, Tensor)
+            else [(TorchLinear(w13[index]), TorchLinear(w2[index])) for index in range(w13.strips.shape[0])]
+        )
+        self.shared = None if shared is None else (TorchLinear(shared[0]), TorchLinear(shared[1]))
+
+    def __call__(self, x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor) -> Tensor:
+        if self.plain is not None:
+            run = few_experts if x_TD.shape[0] <= 2 else sorted_experts
+            out_TD = run(x_TD, weights_TK, expert_ids_TK, *self.plain)
+        else:
+            out_TD = self._routed(x_TD, weights_TK, expert_ids_TK)
+        if self.shared is not None:
+            w13, w2 = self.shared
+            out_TD = out_TD + w2(swiglu(w13(x_TD)))
+        return out_TD
+
+    def _routed(self, x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor) -> Tensor:
+        experts_per_token = expert_ids_TK.shape[1]
+        flat_ids, order = expert_ids_TK.reshape(-1).sort(stable=True)
+        token_ids = order // experts_per_token
+        rows_D, out_rows_D, end = x_TD[token_ids], x_TD.new_empty(len(order), x_TD.shape[1]), 0
+        for expert_id, count in zip(
+            *(x.tolist() for x in flat_ids.unique_consecutive(return_counts=True)), strict=True
+        ):
+            start, end = end, end + count
+            w13, w2 = self.packed[expert_id]
+            out_rows_D[start:end] = w2(swiglu(w13(rows_D[start:end])))
+        out_rows_D *= weights_TK.reshape(-1)[order].unsqueeze(-1)
+        return torch.zeros_like(x_TD).index_add_(0, token_ids, out_rows_D)
+
+
+def four_bit_parts(weight: PackedWeight) -> list[tuple[Tensor, Tensor]]:
+    """Codes as torch's operator packs them and [groups, rows, 2] scales and zeros, of matrices that sum to `weight`."""
+    codes, scale, low = codes_and_scales(weight)
+    codes = torch.nn.functional.pad(codes.flatten(-2), (0, 0, 0, -weight.rows % 16)).to(torch.int32)
+    scale, low = (torch.nn.functional.pad(x, (0, 0, 0, -weight.rows % 16)) for x in (scale, low))
+    if weight.kind == "int4":
+        return [four_bit(codes, scale, 8 * scale - low)]
+    return [four_bit((codes >> 4) + 8, 16 * scale, torch.zeros_like(scale)), four_bit(codes & 15, scale, 8 * scale)]
+
+
+def four_bit(codes: Tensor, scale: Tensor, zero: Tensor) -> tuple[Tensor, Tensor]:
+    packed: Tensor = torch.ops.aten._convert_weight_to_int4pack_for_cpu(codes.contiguous(), 1)
+    return packed, torch.stack([scale, zero], -1).transpose(0, 1).contiguous()
