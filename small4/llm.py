@@ -23,7 +23,9 @@ from small4.chat import (
     Tool,
     Usage,
 )
-from small4.checkpoint.load import load_model
+from small4.checkpoint.digests import KnownDigests
+from small4.checkpoint.load import build_model, compare_digests, model_config, open_checkpoint
+from small4.checkpoint.tokenizer_file import check_vocabulary, load_tokenizer
 from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
 from small4.errors import ConfigError, ContextLengthError, EffortError
 from small4.hub.names import NANO, locate
@@ -42,11 +44,7 @@ class LLM:
     """One loaded model with its tokenizer. Not safe for calls from several threads at once."""
 
     def __init__(self, name: str, model: Transformer, tokenizer: Tokenizer, *, is_nano: bool = False) -> None:
-        if tokenizer.vocab_size > model.config.vocab_size:
-            raise ConfigError(
-                f"the tokenizer has {tokenizer.vocab_size} ids, the model {model.config.vocab_size}; "
-                "use the tekken.json that came with these weights"
-            )
+        check_vocabulary(tokenizer, model.config)
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
@@ -160,19 +158,24 @@ class LLM:
         yield Finish(reason, Usage(len(prompt_ids), completed, parser.num_reasoning_tokens))
 
 
-def load(name_or_path: str | Path, *, dtype: str = "auto") -> LLM:
+def load(name_or_path: str | Path, *, dtype: str = "auto", check_digests: bool = True) -> LLM:
     """Load "nano" (shipped), a checkpoint directory or file, or a model pulled before.
 
     `dtype` is "auto" (float32 for nano, else as stored, quantised weights as bfloat16), "bfloat16" or "float32".
+    `check_digests` compares the files with the manifest of the save, if there is one; a large file is read for that
+    once, and again only after it has changed.
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
     is_nano = name_or_path == NANO
     path = locate(name_or_path)
     wanted = torch.float32 if is_nano and dtype == "auto" else None if dtype == "auto" else getattr(torch, dtype)
-    model = load_model(path, dtype=wanted).eval().requires_grad_(False)
-    directory = path if path.is_dir() else path.parent
-    return LLM(str(name_or_path), model, Tokenizer.from_file(directory / "tekken.json"), is_nano=is_nano)
+    checkpoint = open_checkpoint(path)
+    tokenizer = load_tokenizer(path, model_config(checkpoint))  # before the weights, which may take minutes
+    if check_digests:
+        compare_digests(checkpoint, KnownDigests.of_user())
+    model = build_model(checkpoint, dtype=wanted).eval().requires_grad_(False)
+    return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano)
 
 
 def is_thinking(token_ids: Sequence[int], open_id: int, close_id: int) -> bool:

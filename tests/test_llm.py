@@ -1,6 +1,7 @@
 """`LLM` scores, generates and chats; bad requests raise before the first event."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from huggingface_hub import constants
 import small4
 from small4.answer import collect
 from small4.chat import ChatRequest, Finish, Message, Sampling, ThinkPart
-from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError
+from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, VerificationError
+from small4.hub.names import nano_directory
 from small4.llm import LLM, is_thinking
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
@@ -94,6 +96,15 @@ def test_a_name_that_is_not_here_tells_the_way_out(
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ConfigError, match="float16"):
         small4.load("nano", dtype="float16")
+
+
+def test_files_that_differ_from_the_manifest_are_not_loaded_unless_told_otherwise(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(nano_directory(), tmp_path / "copy"))
+    tekken = copy / "tekken.json"
+    tekken.write_text(tekken.read_text().replace('"version"', '"version" ', 1))
+    with pytest.raises(VerificationError, match=r"tekken\.json has \d+ bytes, the manifest says"):
+        small4.load(copy)
+    assert small4.load(copy, check_digests=False).context_length == 2048
 
 
 def test_a_tokenizer_larger_than_the_model_is_refused(llm: LLM) -> None:

@@ -14,6 +14,7 @@ from small4.checkpoint.load import open_files
 from small4.checkpoint.manifest import MANIFEST
 from small4.checkpoint.names import is_fused_experts, row_of
 from small4.checkpoint.stored import Config, Format
+from small4.checkpoint.tokenizer_file import has_tokenizer, tokenizer_error
 from small4.model.config import DraftConfig
 
 
@@ -33,7 +34,8 @@ class Description:
     missing: tuple[str, ...]  # tensors that the config asks for and the files lack, in the files' own names
     unexpected: tuple[str, ...]
     mismatched: tuple[str, ...]  # of another shape or type
-    has_tokenizer: bool
+    has_tokenizer: bool  # there is a tekken.json
+    tokenizer_error: str | None  # why the model cannot chat, a missing tekken.json included
     has_manifest: bool
     notes: tuple[str, ...] = ()  # how the files were read, where that is not plain
 
@@ -81,7 +83,8 @@ def describe(path: Path | str) -> Description:
         missing=tuple(inventory.missing),
         unexpected=tuple(inventory.unexpected),
         mismatched=tuple(inventory.wrong),
-        has_tokenizer=(path / "tekken.json").is_file(),
+        has_tokenizer=has_tokenizer(path),
+        tokenizer_error=_tokenizer_error(path, config),
         has_manifest=(path / MANIFEST).is_file(),
     )
 
@@ -103,10 +106,16 @@ def _describe_gguf(path: Path) -> Description:
         missing=tuple(checkpoint.inventory.missing),
         unexpected=tuple(checkpoint.inventory.unexpected),
         mismatched=tuple(checkpoint.inventory.wrong),
-        has_tokenizer=(directory / "tekken.json").is_file(),
+        has_tokenizer=has_tokenizer(path),
+        tokenizer_error=_tokenizer_error(path, checkpoint.config),
         has_manifest=(directory / MANIFEST).is_file(),
         notes=checkpoint.notes,
     )
+
+
+def _tokenizer_error(path: Path, config: Config) -> str | None:
+    error = tokenizer_error(path, config)
+    return None if error is None else str(error)
 
 
 def parameters_by_component(config: Config) -> dict[str, int]:

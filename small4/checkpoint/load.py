@@ -5,7 +5,7 @@ describes must be there in its shape, and nothing else. `load_model` builds the 
 the tensors; what is stored in the type asked for shares the pages of the mapped file.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +14,28 @@ from torch import Tensor, nn
 
 from small4.checkpoint.blank import blank_model, parameter_shapes
 from small4.checkpoint.configs import from_params
+from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.fields import Fields, read_json
 from small4.checkpoint.gguf_read import GgufCheckpoint, is_gguf, open_gguf
 from small4.checkpoint.hf_config import from_hf
 from small4.checkpoint.inventory import Inventory, Parts, file_matrices, take_inventory
 from small4.checkpoint.locate import Family, Located, locate
-from small4.checkpoint.manifest import manifest_problems
+from small4.checkpoint.manifest import read_manifest
 from small4.checkpoint.names import is_fused_experts, plain_hf_name, row_of
 from small4.checkpoint.quantize import halves_to_pairs, stack_experts
 from small4.checkpoint.shards import Shards
 from small4.checkpoint.stored import FP8, Checkpoint, Config, Dense, Format, Fp8, Nvfp4, Stored
+from small4.checkpoint.tokenizer_file import TOKENIZER_FILE, has_tokenizer
 from small4.errors import ConfigError, UnsupportedModelError, VerificationError
 from small4.model.config import DraftConfig, ModelConfig
 from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
 
-MAX_UNASKED_DIGEST_BYTES = 256 * 1024 * 1024  # a fifth of a second of hashing
-
 
 def load_config(path: Path | str) -> ModelConfig:
     """The shape of the model in a directory, without reading a weight."""
     path = Path(path)
-    config = open_gguf(path).config if is_gguf(path) else open_files(path).config
-    if isinstance(config, DraftConfig):
-        raise ConfigError(f"{path} holds a draft head; load it with load_draft, beside its target model")
-    return config
+    return model_config(open_gguf(path) if is_gguf(path) else open_files(path))
 
 
 def open_checkpoint(path: Path | str) -> "FileCheckpoint | GgufCheckpoint":
@@ -56,29 +53,38 @@ def load_model(
     *,
     dtype: torch.dtype | None = torch.bfloat16,
     config: ModelConfig | None = None,
-    check_digests: bool | None = None,
+    check_digests: bool = True,
 ) -> Transformer:
     """The model with its weights in `dtype`; None keeps the stored type, and makes bfloat16 of quantised weights.
 
     `config` replaces the stored one, where a file means something other than it says: a `config.json` written by
-    transformers after training there wants `yarn.apply_scale`. `check_digests` compares every file with the manifest
-    of the save first, which reads everything once more; by default that is done where it is not felt.
+    transformers after training there wants `yarn.apply_scale`. `check_digests` reads every file once more, to compare
+    it with the manifest of the save if there is one.
     """
     checkpoint = open_checkpoint(path)
-    _check_digests(checkpoint.files, check_digests)
-    model = blank_model(config or checkpoint.config)
+    if check_digests:
+        compare_digests(checkpoint)
+    return build_model(checkpoint, dtype=dtype, config=config)
+
+
+def build_model(
+    checkpoint: "FileCheckpoint | GgufCheckpoint", *, dtype: torch.dtype | None, config: ModelConfig | None = None
+) -> Transformer:
+    """The model of an open checkpoint; arguments as for `load_model`."""
+    model = blank_model(config or model_config(checkpoint))
     if not isinstance(model, Transformer):
-        raise ConfigError(f"{path} holds a draft head; load it with load_draft, beside its target model")
+        raise TypeError("the config is that of a draft head")
     _fill(model, checkpoint, dtype)
     return model
 
 
 def load_draft(
-    path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, check_digests: bool | None = None
+    path: Path | str, *, dtype: torch.dtype | None = torch.bfloat16, check_digests: bool = True
 ) -> DraftHead:
     """The draft head in a directory; arguments as for `load_model`."""
     checkpoint = open_checkpoint(path)
-    _check_digests(checkpoint.files, check_digests)
+    if check_digests:
+        compare_digests(checkpoint)
     draft = blank_model(checkpoint.config)
     if not isinstance(draft, DraftHead):
         raise ConfigError(f"{path} holds a whole model, not a draft head; load it with load_model")
@@ -86,11 +92,24 @@ def load_draft(
     return draft
 
 
-def _check_digests(files: Sequence[Path], wanted: bool | None) -> None:
-    directory = files[0].parent
-    if wanted is None:
-        wanted = sum(file.stat().st_size for file in files) <= MAX_UNASKED_DIGEST_BYTES
-    problem = next(manifest_problems(directory, {file.name for file in files}), None) if wanted else None
+def model_config(checkpoint: "FileCheckpoint | GgufCheckpoint") -> ModelConfig:
+    """The config of a whole model; ConfigError if the checkpoint is a draft head."""
+    if isinstance(checkpoint.config, DraftConfig):
+        where = checkpoint.files[0].parent
+        raise ConfigError(f"{where} holds a draft head; load it with load_draft, beside its target model")
+    return checkpoint.config
+
+
+def compare_digests(checkpoint: "FileCheckpoint | GgufCheckpoint", known: KnownDigests | None = None) -> None:
+    """VerificationError if a file is not the one that was saved; nothing where no manifest is there to say so."""
+    directory = checkpoint.files[0].parent
+    names = [file.name for file in checkpoint.files]
+    manifest = read_manifest(directory)
+    if manifest is None or (isinstance(checkpoint, GgufCheckpoint) and not manifest.covers(names)):
+        return
+    if TOKENIZER_FILE in manifest.files and has_tokenizer(directory):
+        names.append(TOKENIZER_FILE)
+    problem = next(manifest.problems(names, known), None)
     if problem is not None:
         raise VerificationError(f"{directory} is damaged: {problem.where} {problem.what}. Fetch or save it again")
 

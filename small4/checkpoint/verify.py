@@ -3,7 +3,7 @@
 `verify` reports every problem that it can reach; it raises only where there is nothing to check.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,10 @@ from small4.checkpoint.gguf_read import GgufCheckpoint, is_gguf, open_gguf_files
 from small4.checkpoint.inventory import Inventory
 from small4.checkpoint.load import FileCheckpoint, open_files
 from small4.checkpoint.locate import locate
-from small4.checkpoint.manifest import MANIFEST, Problem, manifest_problems
+from small4.checkpoint.manifest import MANIFEST, Problem, read_manifest
 from small4.checkpoint.shards import Shards
 from small4.checkpoint.stored import FP8, Format
+from small4.checkpoint.tokenizer_file import TOKENIZER_FILE, has_tokenizer, tokenizer_error
 from small4.errors import CheckpointNotFoundError, Small4Error, UnsafeFileError, VerificationError
 
 CHUNK_ELEMENTS = 16 * 1024 * 1024
@@ -35,6 +36,7 @@ class Report:
     num_bytes: int
     has_manifest: bool  # without one, right-looking but altered weights cannot be told from good ones
     problems: tuple[Problem, ...]
+    warnings: tuple[str, ...] = ()  # what is no damage, and yet in the way
 
     @property
     def is_good(self) -> bool:
@@ -56,18 +58,20 @@ class Report:
             "bytes": self.num_bytes,
             "has_manifest": self.has_manifest,
             "problems": [{"where": problem.where, "what": problem.what} for problem in self.problems],
+            "warnings": list(self.warnings),
         }
 
 
 def verify(path: Path | str) -> Report:
     """Read everything and compare."""
     path = Path(path)
-    if is_gguf(path):
-        return _verify_gguf(path)
+    return _verify_gguf(path) if is_gguf(path) else _verify_files(path)
+
+
+def _verify_files(path: Path) -> Report:
     located = locate(path)
-    files = (located.config_file, *located.weight_files)
-    problems = list(manifest_problems(path))
     checkpoint: FileCheckpoint | None = None
+    problems: list[Problem] = []
     try:
         checkpoint = open_files(path)
     except (CheckpointNotFoundError, UnsafeFileError):
@@ -77,20 +81,13 @@ def verify(path: Path | str) -> Report:
     if checkpoint is not None:
         problems += _inventory_problems(checkpoint.inventory)
         problems += _value_problems(checkpoint.shards)
-    return Report(
-        path=path,
-        format=None if checkpoint is None else checkpoint.format,
-        num_files=len(files),
-        num_tensors=0 if checkpoint is None else len(checkpoint.shards.names()),
-        num_bytes=sum(file.stat().st_size for file in files),
-        has_manifest=(path / MANIFEST).is_file(),
-        problems=tuple(problems),
-    )
+    num_tensors = 0 if checkpoint is None else len(checkpoint.shards.names())
+    return _report(path, checkpoint, [located.config_file, *located.weight_files], num_tensors, problems)
 
 
 def _verify_gguf(path: Path) -> Report:
-    problems = list(manifest_problems(path))
     checkpoint: GgufCheckpoint | None = None
+    problems: list[Problem] = []
     try:
         checkpoint = open_gguf_files(path)
     except CheckpointNotFoundError:
@@ -104,15 +101,42 @@ def _verify_gguf(path: Path) -> Report:
                 problems.append(Problem(name, "holds NaN or infinity"))
             checkpoint.release(name)
     files = [path] if checkpoint is None and path.is_file() else [] if checkpoint is None else checkpoint.files
+    return _report(path, checkpoint, files, 0 if checkpoint is None else len(checkpoint.types()), problems)
+
+
+def _report(
+    path: Path,
+    checkpoint: FileCheckpoint | GgufCheckpoint | None,
+    files: Sequence[Path],
+    num_tensors: int,
+    problems: Sequence[Problem],
+) -> Report:
+    """What was found in the weights, with what the manifest and the tokenizer add."""
+    has_manifest, manifest_problems = _compare_with_manifest(path, [file.name for file in files])
+    error = None if checkpoint is None else tokenizer_error(path, checkpoint.config)
+    # Weights alone are a sound thing to keep; a tokenizer that is there and cannot be used is damage.
+    is_damage = error is not None and has_tokenizer(path)
     return Report(
         path=path,
         format=None if checkpoint is None else checkpoint.format,
         num_files=len(files),
-        num_tensors=0 if checkpoint is None else len(checkpoint.types()),
+        num_tensors=num_tensors,
         num_bytes=sum(file.stat().st_size for file in files),
-        has_manifest=(path / MANIFEST).is_file(),
-        problems=tuple(problems),
+        has_manifest=has_manifest,
+        problems=(*manifest_problems, *problems, *([Problem(TOKENIZER_FILE, str(error))] if is_damage else ())),
+        warnings=(f"it cannot chat: {error}",) if error is not None and not is_damage else (),
     )
+
+
+def _compare_with_manifest(path: Path, names: Sequence[str]) -> tuple[bool, list[Problem]]:
+    """Whether there are digests of these files, and where files differ: those in use, or of a directory all."""
+    try:
+        manifest = read_manifest(path if path.is_dir() else path.parent)
+    except Small4Error as error:
+        return True, [Problem(MANIFEST, str(error))]
+    if manifest is None or (path.is_file() and not manifest.covers(names)):
+        return False, []
+    return True, list(manifest.problems(dict.fromkeys([*manifest.files, *names]) if path.is_dir() else names))
 
 
 def _inventory_problems(inventory: Inventory) -> Iterator[Problem]:

@@ -28,6 +28,7 @@ def chat_command(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
+    skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
     from small4.chat import Sampling
@@ -40,7 +41,7 @@ def chat_command(
     pictures = [read_image(path) for path in images or ()]
     check_budget(budget)
     check_max_tokens(max_tokens)
-    speaker = load_speaker(model)
+    speaker = load_speaker(model, check_digests=not skip_digests)
     settings = Settings(
         effort=wanted_effort or default_effort(speaker),
         system=None if system is None else check_text(system),

@@ -25,7 +25,8 @@ def convert_command(
     ],
 ) -> None:
     """Write a checkpoint in another format: small4 convert nano nano-native --format native-bf16."""
-    from small4.checkpoint.load import open_checkpoint
+    from small4.checkpoint.digests import KnownDigests
+    from small4.checkpoint.load import compare_digests, open_checkpoint
     from small4.checkpoint.save import COMPANIONS, save_model
     from small4.cli.ink import Ink
     from small4.cli.readable import bytes_text
@@ -34,6 +35,7 @@ def convert_command(
     wanted = check_format(format)
     path, target = locate(source), target.expanduser()
     checkpoint = open_checkpoint(path)
+    compare_digests(checkpoint, KnownDigests.of_user())  # or the new manifest would vouch for damage
     directory = path if path.is_dir() else path.parent
     companions = {name: directory / name for name in COMPANIONS if (directory / name).is_file()}
     err = Ink(sys.stderr)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from small4.checkpoint.describe import Description
+    from small4.checkpoint.verify import Report
+    from small4.cli.ink import Ink
     from small4.model.config import DraftConfig, ModelConfig
 
 SHOWN_NAMES = 20  # of what is missing; --json has all
@@ -41,7 +43,6 @@ def verify_command(
     """Read a whole checkpoint and check it: headers, names, shapes, digests, and that every weight is a number."""
     from small4.checkpoint.verify import verify
     from small4.cli.ink import Ink
-    from small4.cli.readable import bytes_text
     from small4.hub.names import locate
 
     path = locate(model)
@@ -54,18 +55,28 @@ def verify_command(
         err.erase_line()
     if as_json:
         print(json.dumps(report.to_dict()))
-    elif report.is_good:
-        digests = "digests match" if report.has_manifest else "no digests to compare with"
-        Ink(sys.stdout).line(
-            f"{report.path} is sound: {report.format}, {report.num_tensors} tensors, {bytes_text(report.num_bytes)}, "
-            f"{digests}, every weight is a number"
-        )
     else:
-        for problem in report.problems:
-            err.line(f"{problem.where}: {problem.what}")
-        err.line(f"error: {report.path} has {len(report.problems)} problem(s); fetch or save it again", "error")
+        print_report(report, Ink(sys.stdout), err)
     if not report.is_good:
         raise typer.Exit(2)
+
+
+def print_report(report: "Report", out: "Ink", err: "Ink") -> None:
+    """One line if all is well; what is wrong, or in the way, on standard error."""
+    from small4.cli.readable import bytes_text
+
+    for problem in report.problems:
+        err.line(f"{problem.where}: {problem.what}")
+    for warning in report.warnings:
+        err.line(f"warning: {warning}", "label")
+    if not report.is_good:
+        err.line(f"error: {report.path} has {len(report.problems)} problem(s); fetch or save it again", "error")
+        return
+    digests = "digests match" if report.has_manifest else "no digests to compare with"
+    out.line(
+        f"{report.path} is sound: {report.format}, {report.num_tensors} tensors, {bytes_text(report.num_bytes)}, "
+        f"{digests}, every weight is a number"
+    )
 
 
 def facts(description: "Description") -> "Iterator[tuple[str, str]]":
@@ -81,7 +92,7 @@ def facts(description: "Description") -> "Iterator[tuple[str, str]]":
     yield "parameters", f"{count_text(description.parameters)}, of which a token meets {active}"
     for component, number in description.parameters_by_component.items():
         yield "", f"{component:<12} {count_text(number):>17}"
-    yield "tokenizer", "tekken.json" if description.has_tokenizer else "none: tekken.json is not there"
+    yield "tokenizer", tokenizer_fact(description)
     yield "digests", "in the manifest" if description.has_manifest else "none: there is no manifest"
     for name, what in (
         ("missing", description.missing),
@@ -91,6 +102,15 @@ def facts(description: "Description") -> "Iterator[tuple[str, str]]":
         yield name, _some(what)
     for note in description.notes:
         yield "note", note
+
+
+def tokenizer_fact(description: "Description") -> str:
+    """Whether the model can chat."""
+    if description.is_draft:
+        return "none needed: a draft head speaks through its target"
+    if description.tokenizer_error is None:
+        return "tekken.json"
+    return f"{'unusable' if description.has_tokenizer else 'none'}, so it cannot chat: {description.tokenizer_error}"
 
 
 def shape_facts(config: "ModelConfig | DraftConfig") -> "Iterator[tuple[str, str]]":

@@ -24,4 +24,7 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same 
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", metavar="N", help="Most tokens of an answer, thinking included.")
 ]
+SkipDigests = Annotated[
+    bool, typer.Option("--skip-digests", help="Load without comparing the files with their manifest.")
+]
 HideReasoning = Annotated[bool, typer.Option("--hide-reasoning", "-R", help="Do not show the thought.")]

@@ -28,6 +28,7 @@ def run_command(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
+    skip_digests: options.SkipDigests = False,
     show_usage: Annotated[bool, typer.Option("--usage", "-u", help="Tokens and times at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
 ) -> None:
@@ -43,7 +44,7 @@ def run_command(
     prefix = () if system is None else (Message("system", check_text(system)),)
     check_budget(budget)
     check_max_tokens(max_tokens)
-    speaker = load_speaker(model or NANO)
+    speaker = load_speaker(model or NANO, check_digests=not skip_digests)
     request = ChatRequest(
         messages=(*prefix, user_message(question, pictures)),
         effort=wanted_effort or default_effort(speaker),

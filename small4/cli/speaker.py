@@ -27,7 +27,7 @@ class Speaker(Protocol):
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]: ...
 
 
-def load_speaker(model: str) -> Speaker:
+def load_speaker(model: str, *, check_digests: bool = True) -> Speaker:
     """The model of that name; while it loads, a terminal says so."""
     locate(model)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
@@ -38,7 +38,7 @@ def load_speaker(model: str) -> Speaker:
 
         from small4.llm import load
 
-        speaker = load(model)
+        speaker = load(model, check_digests=check_digests)
         if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)

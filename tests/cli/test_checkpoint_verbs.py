@@ -1,7 +1,9 @@
 """`show`, `verify`, `convert`, `run`, `chat` and `eval` on a checkpoint with random weights."""
 
 import json
+import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,6 +55,65 @@ def test_verify_names_what_is_damaged_and_exits_with_2(small4: Small4, damaged: 
     report = small4("verify", str(damaged), "--json")
     assert report.returncode == 2
     assert json.loads(report.stdout)["problems"]
+
+
+def test_damage_is_found_at_load_unless_told_otherwise(small4: Small4, damaged: Path, tmp_path: Path) -> None:
+    for verb in (["run", str(damaged), "17+48"], ["chat", str(damaged)]):
+        refused = small4(*verb, "--max-tokens", "3")
+        assert refused.returncode == 2
+        assert "model.safetensors its digest is not the manifest's" in refused.stderr
+        assert small4(*verb, "--max-tokens", "3", "--skip-digests").returncode == 0
+    assert small4("convert", str(damaged), "laundered", "-f", "hf-bf16").returncode == 2
+    assert not (tmp_path / "laundered").exists()
+
+
+@pytest.fixture
+def bare(checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy without a manifest, as other programs write."""
+    copy = tmp_path / "bare"
+    shutil.copytree(checkpoint, copy)
+    (copy / "small4-manifest.json").unlink()
+    return copy
+
+
+def test_weights_without_a_tokenizer_are_sound_but_cannot_chat(small4: Small4, bare: Path) -> None:
+    (bare / "tekken.json").unlink()
+    shown, verified = small4("show", str(bare)), small4("verify", str(bare))
+    assert "\ntokenizer   none, so it cannot chat: no tokenizer file" in shown.stdout
+    assert verified.returncode == 0
+    assert "is sound" in verified.stdout
+    assert verified.stderr.startswith("warning: it cannot chat: no tokenizer file")
+    assert len(json.loads(small4("verify", str(bare), "--json").stdout)["warnings"]) == 1
+
+
+def test_a_tokenizer_that_cannot_be_used_is_damage(small4: Small4, bare: Path) -> None:
+    os.truncate(bare / "tekken.json", 1000)
+    shown, verified = small4("show", str(bare)), small4("verify", str(bare))
+    assert "\ntokenizer   unusable, so it cannot chat: tekken.json is not JSON" in shown.stdout
+    assert verified.returncode == 2
+    assert verified.stderr.startswith("tekken.json: tekken.json is not JSON")
+
+
+def test_a_tokenizer_that_the_manifest_lists_is_missed(small4: Small4, checkpoint: Path, tmp_path: Path) -> None:
+    shutil.copytree(checkpoint, tmp_path / "copy")
+    (tmp_path / "copy" / "tekken.json").unlink()
+    verified = small4("verify", "copy")
+    assert verified.returncode == 2
+    assert "tekken.json: is in the manifest, but not here" in verified.stderr
+
+
+def test_another_models_tokenizer_is_damage(small4: Small4, bare: Path) -> None:
+    from small4.checkpoint.save import save_model
+    from small4.model.transformer import Transformer
+    from small4.train.presets import TEST_SHAPE
+
+    small = Transformer(replace(TEST_SHAPE, vocab_size=2000))
+    for parameter in small.parameters():
+        parameter.data.zero_()
+    save_model(small, bare.parent / "small", format="hf-bf16", extra_files={"tekken.json": bare / "tekken.json"})
+    verified = small4("verify", "small")
+    assert verified.returncode == 2
+    assert "tekken.json: the tokenizer has 3072 ids, the model 2000" in verified.stderr
 
 
 @pytest.mark.parametrize("format", ["native-bf16", "hf-bf16", "nvfp4"])
