@@ -4,7 +4,7 @@
 
 Makes a random bfloat16 checkpoint in Hugging Face form. Then fresh processes, several times: read the file through one
 buffer, and load the model and touch every page of every weight, so that nothing is left for later. A first load also
-reads the file for its digest, which later loads remember. Warm means that the file lies in the system's cache, cold that
+reads the file for its digest, which later loads remember. Warm means that the file lies in the system cache, cold that
 it was dropped from it just before. CPU seconds are given beside the time that passed, because on a busy machine only
 they can be compared. Writes benchmarks/results/load.json.
 """
