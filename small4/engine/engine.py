@@ -131,10 +131,15 @@ class Engine:
             self.scheduler.add(sequence)
         return sequences
 
-    def abort(self, sequence: Sequence) -> None:
-        """End a sequence now, wherever it is; its blocks are free at once. Ended ones stay as they are."""
-        if sequence.status != "ended":
-            self._end(sequence, "aborted")
+    def abort(self, sequence: Sequence) -> Output:
+        """End a sequence now, wherever it is; its blocks are free at once. One that has ended stays as it is."""
+        if sequence.status == "ended":
+            return Output(sequence, [], sequence.finish_reason, sequence.error)
+        return self._end(sequence, "aborted")
+
+    def fail_all(self, error: Exception) -> list[Output]:
+        """End every sequence with an error."""
+        return [self._end(sequence, "error", error) for sequence in self.scheduler.all_sequences()]
 
     def run_to_end(self) -> None:
         """Step until nothing is left to do."""

@@ -3,8 +3,8 @@
     1. Everyone who decodes gets its token; what is left of `max_step_tokens` goes to prompts, oldest first, in chunks.
     2. A sequence that needs a block where none is free takes those of the lowest in rank, which waits and recomputes.
        Rank is priority, then age: the highest always gets on, so that all end.
-    3. Who waits is admitted in the fair order of `WaitingLine`, once there are blocks for all its tokens and one more for
-       every sequence that runs. Nobody overtakes one who waits for room.
+    3. Who waits is admitted in the fair order of `WaitingLine`, once there are blocks for all its tokens and one more
+       for every sequence that runs. Nobody overtakes one who waits for room.
 
 Blocks of a prompt that the prefix cache knows are shared instead of computed; at least the last token always runs.
 """
@@ -46,6 +46,10 @@ class Scheduler:
     @property
     def num_waiting(self) -> int:
         return len(self.line)
+
+    def all_sequences(self) -> list[Sequence]:
+        """Whoever runs or waits."""
+        return [*self.running, *self.line]
 
     def add(self, sequence: Sequence) -> None:
         """Take a new sequence into the line."""

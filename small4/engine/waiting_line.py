@@ -8,7 +8,7 @@ so that idling saves nothing up. A prompt is charged when it is admitted, output
 """
 
 from bisect import insort
-from collections.abc import Container, Hashable
+from collections.abc import Container, Hashable, Iterator
 
 from small4.engine.sequence import Priority, Sequence
 
@@ -51,6 +51,9 @@ class WaitingLine:
 
     def __len__(self) -> int:
         return self._length
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (sequence for lines in self._lines.values() for line in lines.values() for sequence in line)
 
     def push(self, sequence: Sequence) -> None:
         """Take a place; a preempted sequence, being older, comes before its caller's later ones."""
