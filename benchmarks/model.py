@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache, StaticCache
 
 from benchmarks.report import print_table, write_results
-from small4.engine.kv_cache import CachedAttention, LatentCache
 from small4.model.config import ModelConfig, MoeConfig, YarnConfig
 from small4.model.transformer import Transformer
 from tests.model.hugging_face import reference_model, reference_state
+from tests.paged import PagedSequence
 
 PREFILL, CONTEXT, STEPS = 512, 128, 40
 MIN_PREFILL, MIN_DECODE = 1.0, 1.5
@@ -39,16 +39,15 @@ class Ours:
         self.model = model
 
     def start(self, capacity: int) -> None:
-        self.cache = LatentCache(self.model.config, capacity, torch.bfloat16)
+        self.paged = PagedSequence(self.model.config, capacity, torch.bfloat16, block_size=32)
 
     def end_prompt(self) -> None:
         """Nothing to change: the number of tokens chooses the path."""
 
     def feed(self, tokens_T: Tensor) -> Tensor:
         """Logits behind the last of the tokens."""
-        positions_T = torch.arange(self.cache.length, self.cache.length + len(tokens_T))
-        hidden_TD = self.model.hidden(tokens_T, positions_T, CachedAttention(self.cache))
-        self.cache.advance(len(tokens_T))
+        positions_T = torch.arange(self.paged.length, self.paged.length + len(tokens_T))
+        hidden_TD = self.model.hidden(tokens_T, positions_T, self.paged.next(len(tokens_T)))
         return self.model.logits(hidden_TD[-1:])[0]
 
 

@@ -13,7 +13,7 @@ from small4.model.config import ModelConfig
 from small4.train.presets import NANO_SHAPE
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("docs/architecture.md", "docs/latent-attention.md")
+PAGES = ("docs/architecture.md", "docs/latent-attention.md", "docs/engine.md")
 PICTURE = ROOT / "docs" / "images" / "architecture.svg"
 SYMBOL = re.compile(r"`((?:small4|tests|tools)/[\w/]+\.py): ([\w.]+)`")
 FILE = re.compile(r"\b(?:small4|tests|tools|docs)/[\w/-]+\.(?:py|md|svg)\b")

@@ -2,7 +2,7 @@
 
     plan    which sequences run how many tokens               scheduler.py
     build   the plan's tensors                                batch.py
-    run     the model over the paged cache                    runner.py, paged_attention.py, paged_cache.py
+    run     the model over the paged cache                    runner.py, paged_attention.py, kv_cache.py
     draw    tokens from logits, draft by draft                steering.py, sampler.py
     update  tokens and counters; ended sequences leave        here
 
@@ -11,37 +11,46 @@ It knows tokens, not text. It is not thread-safe: one thread calls it (`worker.p
 
 import hashlib
 import os
+import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from small4.chat import FinishReason
+from small4.chat import FinishReason, Sampling
 from small4.engine.batch import StepBatch, build_batch
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
+from small4.engine.kv_cache import PagedCache, plan_cache
+from small4.engine.draw_state import DrawState
 from small4.engine.memory import free_bytes
 from small4.engine.paged_attention import ABSORB_UP_TO
-from small4.engine.paged_cache import PagedCache, plan_cache
 from small4.engine.prefix_cache import root_key
 from small4.engine.runner import Runner
+from small4.engine.sampler import Draw
+from small4.engine.sampling_rules import check_sampling
 from small4.engine.scheduler import Run, Scheduler
 from small4.engine.sequence import Priority, Sequence
 from small4.engine.speculative import PromptLookup
-from small4.engine.steering import Steering, draw
+from small4.engine.steering import Mask, Steering, draw, masks_of
+from small4.engine.thought import ThoughtLimit
 from small4.errors import BusyError, CacheTooSmallError, ContextLengthError, RequestError, SamplingError
+from small4.grammar.matcher import Grammar
 from small4.model.transformer import Transformer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """What the engine is asked for; `steering` makes the rules of one of its `num_sequences` by index."""
+    """What the engine is asked for."""
 
     prompt: Items[int]
     max_tokens: int
-    steering: Callable[[int], Steering] = Steering
+    sampling: Sampling = Sampling()
+    thought: Callable[[], ThoughtLimit] | None = None  # makes the budget of each sequence's thought
+    grammar: Grammar | None = None  # what the output must look like
     num_sequences: int = 1  # continuations of the one prompt, which is computed once
     stop_ids: frozenset[int] = frozenset()
     images: Items[Tensor] = ()
@@ -55,9 +64,22 @@ class Output:
     """What a step brought one sequence; the last one has a reason, and the error where that is "error"."""
 
     sequence: Sequence
-    tokens: list[int] = field(default_factory=list)
+    draws: Items[Draw] = ()
     finish_reason: FinishReason | None = None
     error: Exception | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [draw.token_id for draw in self.draws]
+
+
+@dataclass(frozen=True, slots=True)
+class StepRecord:
+    """One step, for whoever watches: when, and what ran."""
+
+    began: float  # the engine's clock, seconds
+    ended: float
+    plan: list[Run]
 
 
 class Engine:
@@ -70,6 +92,7 @@ class Engine:
         *,
         context_length: int | None = None,
         num_ids: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.config = config = config or EngineConfig()
         self.model = model
@@ -81,10 +104,13 @@ class Engine:
         )
         self.scheduler = Scheduler(config, BlockPool(self.cache_plan.num_blocks))
         self.runner = Runner(model, PagedCache(model.config, self.cache_plan, config, dtype))
+        self.clock = clock
+        self.observer: Callable[[StepRecord], None] | None = None  # hears of every step
         self.num_submitted = 0
         self.num_steps = 0
         self.num_drafted = self.num_accepted = 0  # tokens guessed ahead, and of those right
         self._lookups: dict[int, PromptLookup] = {}
+        self._beside = ThreadPoolExecutor(1, "small4 masks")  # a grammar's masks are computed while the model runs
 
     @property
     def num_running(self) -> int:
@@ -97,28 +123,33 @@ class Engine:
     @torch.inference_mode()
     def step(self) -> list[Output]:
         """One forward pass over all that the plan holds; what it brought each sequence that drew or ended."""
+        began = self.clock()
         plan = self.scheduler.schedule()
         if not plan:
             return []
-        self.num_steps += 1
+        masks = self._start_masks(plan)
         outputs: list[Output] = []
         for batch, logits_XW in self._run(build_batch(plan, self.config.block_size, ABSORB_UP_TO), outputs):
-            outputs += self._update(batch, draw(self._drawing(batch), logits_XW))
+            outputs += self._update(batch, draw(self._drawing(batch), logits_XW, masks()))
+        self.num_steps += 1
+        if self.observer is not None:
+            self.observer(StepRecord(began, self.clock(), plan))
         return outputs
 
     def submit(self, request: GenerationRequest) -> list[Sequence]:
         """Take a request into the line, or refuse it with the limit that it breaks."""
         self._check(request)
         root = self._root_key(request)
+        steerings = [self._steering(request, index) for index in range(request.num_sequences)]
         sequences: list[Sequence] = []
-        for index in range(request.num_sequences):
+        for steering in steerings:
             sequence = Sequence(
                 id=self.num_submitted,
                 tokens=list(request.prompt),
                 num_prompt=len(request.prompt),
                 max_tokens=request.max_tokens,
                 stop_ids=request.stop_ids,
-                steering=request.steering(index),
+                steering=steering,
                 root_key=root,
                 caller=request.caller,
                 priority=request.priority,
@@ -134,7 +165,7 @@ class Engine:
     def abort(self, sequence: Sequence) -> Output:
         """End a sequence now, wherever it is; its blocks are free at once. One that has ended stays as it is."""
         if sequence.status == "ended":
-            return Output(sequence, [], sequence.finish_reason, sequence.error)
+            return Output(sequence, (), sequence.finish_reason, sequence.error)
         return self._end(sequence, "aborted")
 
     def fail_all(self, error: Exception) -> list[Output]:
@@ -145,6 +176,23 @@ class Engine:
         """Step until nothing is left to do."""
         while self.num_running or self.num_waiting:
             self.step()
+
+    def _steering(self, request: GenerationRequest, index: int) -> Steering:
+        state = DrawState(
+            request.sampling,
+            vocab_size=self.num_ids or self.model.config.vocab_size,
+            prompt_ids=request.prompt,
+            stop_ids=request.stop_ids,
+            index=index,
+        )
+        thought = None if request.thought is None else request.thought()
+        return Steering(state, thought, None if request.grammar is None else request.grammar.matcher())
+
+    def _start_masks(self, plan: list[Run]) -> Callable[[], dict[int, Mask]]:
+        """Begin to compute the masks of grammars beside the forward pass; gives the way to wait for them."""
+        if all(run.sequence.steering.matcher is None for run in plan):
+            return dict
+        return self._beside.submit(masks_of, plan).result
 
     def _run(self, batch: StepBatch, outputs: list[Output]) -> Items[tuple[StepBatch, Tensor]]:
         """Logits of a batch. Where the pass fails, each run gets its own: only those that fail again end."""
@@ -166,7 +214,7 @@ class Engine:
                 row += 1 + run.num_drafts
         return drawing
 
-    def _update(self, batch: StepBatch, drawn: dict[int, list[int] | Exception]) -> list[Output]:
+    def _update(self, batch: StepBatch, drawn: dict[int, list[Draw] | Exception]) -> list[Output]:
         """Append what was drawn, count what was computed, and end what is finished."""
         outputs = []
         for run in batch.runs:
@@ -175,13 +223,13 @@ class Engine:
                 outputs.append(self._end(sequence, "error", new))
                 continue
             new, reason = _cut(sequence, new)
-            sequence.tokens += new
+            sequence.tokens += [draw.token_id for draw in new]
             num_accepted = max(0, len(new) - 1) if run.draws else 0
             self.scheduler.computed(run, num_accepted)
             self.num_drafted += run.num_drafts
             self.num_accepted += num_accepted
             if reason is not None:
-                outputs.append(self._end(sequence, reason, tokens=new))
+                outputs.append(self._end(sequence, reason, draws=new))
             elif new:
                 self._guess(sequence, run.num_drafts, num_accepted)
                 outputs.append(Output(sequence, new))
@@ -199,13 +247,13 @@ class Engine:
         sequence: Sequence,
         reason: FinishReason,
         error: Exception | None = None,
-        tokens: Items[int] = (),
+        draws: Items[Draw] = (),
     ) -> Output:
         self.scheduler.end(sequence)
         self._lookups.pop(sequence.id, None)
         sequence.finish_reason, sequence.error = reason, error
         sequence.image_rows = None
-        return Output(sequence, list(tokens), reason, error)
+        return Output(sequence, draws, reason, error)
 
     def _check(self, request: GenerationRequest) -> None:
         num_prompt, vocab_size = len(request.prompt), self.model.config.vocab_size
@@ -215,6 +263,7 @@ class Engine:
             raise SamplingError(f"max_tokens is {request.max_tokens}; it must be at least 1")
         if not 1 <= request.num_sequences <= self.config.max_waiting:
             raise SamplingError(f"n is {request.num_sequences}; it must lie in 1 to {self.config.max_waiting}")
+        check_sampling(request.sampling, max_tokens=request.max_tokens)
         if num_prompt + request.max_tokens > self.context_length:
             raise ContextLengthError(
                 f"the prompt has {num_prompt} tokens and max_tokens asks for {request.max_tokens} more, the limit is "
@@ -238,10 +287,10 @@ class Engine:
         return root_key(salt, digests)
 
 
-def _cut(sequence: Sequence, new: list[int]) -> tuple[list[int], FinishReason | None]:
+def _cut(sequence: Sequence, new: list[Draw]) -> tuple[list[Draw], FinishReason | None]:
     """The drawn tokens up to the sequence's end, and the reason where it ends there."""
-    for count, token in enumerate(new, 1):
-        if token in sequence.stop_ids:
+    for count, drawn in enumerate(new, 1):
+        if drawn.token_id in sequence.stop_ids:
             return new[:count], "stop"
         if sequence.num_output + count >= sequence.max_tokens:
             return new[:count], "length"

@@ -1,65 +1,97 @@
-"""The latent cache of one sequence, and the attention that reads it.
+"""The latent cache of all sequences: tensors in blocks, and how many blocks the memory holds.
 
-One row per token and layer: the normed latent and the rotated rope key, kv_lora_rank + qk_rope_head_dim values
-(specification 1.3 d). This is the plain form; the paged cache for many sequences has its own file.
+One row per token and layer: the normed latent and the rotated rope key, C = kv_lora_rank + qk_rope_head_dim values
+(specification 1.3 d). Bytes of a token, over all layers:
+
+    model's type    layers * C * size of the type
+    fp8             layers * (C + 2)                 e4m3 values and one bfloat16 scale per row, max |row| / 448
 """
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from small4.errors import ContextLengthError
-from small4.model.attention import Form, LatentProjection, attend
+from small4.engine.config import EngineConfig
+from small4.errors import MemoryBudgetError
 from small4.model.config import ModelConfig
 
-ABSORB_UP_TO = 16  # queries per pass; above that, expanding the cache costs less than meeting latents head by head
+FP8_MAX = 448.0  # largest number of e4m3
+SHARE_OF_FREE = 0.3  # of the memory that is free when the engine starts, where no size is given
 
 
-class LatentCache:
-    """Room for `capacity` tokens of one sequence; grows in steps, so that a long limit costs nothing unused."""
+@dataclass(frozen=True, slots=True)
+class CachePlan:
+    """How the cache's memory comes out."""
 
-    def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype) -> None:
-        self.capacity = capacity  # tokens
-        self.length = 0  # tokens held by every layer
-        self.latent_width = config.kv_lora_rank
-        self.rows_LSC = torch.empty(config.n_layers, min(capacity, 256), config.kv_width, dtype=dtype)
+    num_blocks: int
+    block_size: int  # tokens
+    token_bytes: int  # over all layers
 
-    def write(self, layer: int, latent_TL: Tensor, rope_key_TR: Tensor) -> Tensor:
-        """Put T new tokens behind those held and return all rows [S, C] of the layer: latent, then rope key."""
-        end = self.length + latent_TL.shape[0]
-        if end > self.capacity:
-            raise ContextLengthError(f"the cache holds {self.capacity} tokens, {end} are needed; raise the context")
-        if end > self.rows_LSC.shape[1]:
-            self._grow(end)
-        rows_SC = self.rows_LSC[layer, :end]
-        rows_SC[self.length :, : self.latent_width] = latent_TL
-        rows_SC[self.length :, self.latent_width :] = rope_key_TR
-        return rows_SC
+    @property
+    def num_tokens(self) -> int:
+        return self.num_blocks * self.block_size
 
-    def advance(self, num_tokens: int) -> None:
-        """Count the tokens of a finished pass as held."""
-        self.length += num_tokens
+    @property
+    def size_bytes(self) -> int:
+        return self.num_tokens * self.token_bytes
 
-    def truncate(self, length: int) -> None:
-        """Forget all tokens from `length` on."""
-        self.length = min(self.length, length)
-
-    def _grow(self, needed: int) -> None:
-        num_layers, held, width = self.rows_LSC.shape
-        grown = self.rows_LSC.new_empty(num_layers, min(self.capacity, max(needed, 2 * held)), width)
-        grown[:, : self.length] = self.rows_LSC[:, : self.length]
-        self.rows_LSC = grown
+    def __str__(self) -> str:
+        return (
+            f"cache: {self.num_blocks:,} blocks of {self.block_size} tokens = {self.num_tokens:,} tokens, "
+            f"{self.token_bytes:,} bytes each, {self.size_bytes / 2**20:,.1f} MiB"
+        )
 
 
-class CachedAttention:
-    """New tokens of one sequence attend over its cache; `form` None absorbs for few queries and expands for many."""
+def plan_cache(
+    model: ModelConfig, config: EngineConfig, dtype: torch.dtype, free_bytes: int, max_tokens: int
+) -> CachePlan:
+    """Blocks for the configured size, or for a share of `free_bytes`; never more than `max_tokens` can use.
 
-    def __init__(self, cache: LatentCache, form: Form | None = None) -> None:
-        self.cache = cache
-        self.form = form
+    `max_tokens` is what all running sequences could hold at once. Raises MemoryBudgetError where not even one
+    block of every layer fits.
+    """
+    row_bytes = model.kv_width + 2 if config.cache_format == "fp8" else model.kv_width * dtype.itemsize
+    token_bytes = model.n_layers * row_bytes
+    budget = config.cache_bytes if config.cache_bytes is not None else int(free_bytes * SHARE_OF_FREE)
+    block_bytes = token_bytes * config.block_size
+    if budget < block_bytes:
+        raise MemoryBudgetError(
+            f"the cache has {budget:,} bytes and one block of {config.block_size} tokens takes {block_bytes:,}; "
+            f"{block_bytes - budget:,} are missing: free memory, or raise --cache-bytes"
+        )
+    num_blocks = min(budget // block_bytes, -(-max_tokens // config.block_size))
+    return CachePlan(num_blocks, config.block_size, token_bytes)
 
-    def __call__(
-        self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
-    ) -> Tensor:
-        rows_SC = self.cache.write(layer, latent_TL, rope_key_TR)
-        form = self.form or ("absorbed" if query_TNH.shape[0] <= ABSORB_UP_TO else "expanded")
-        return attend(query_TNH, rows_SC, projection, form)
+
+class PagedCache:
+    """Rows of all blocks, layer by layer. A slot is a block's number times the block size, plus the place in it."""
+
+    def __init__(self, model: ModelConfig, plan: CachePlan, config: EngineConfig, dtype: torch.dtype) -> None:
+        self.plan = plan
+        self.dtype = dtype
+        stored = torch.float8_e4m3fn if config.cache_format == "fp8" else dtype
+        shape = (plan.num_blocks, plan.block_size)
+        self.layers = [torch.zeros(*shape, model.kv_width, dtype=stored) for _ in range(model.n_layers)]
+        self.scales: list[Tensor] | None = None
+        if config.cache_format == "fp8":
+            self.scales = [torch.zeros(shape, dtype=torch.bfloat16) for _ in range(model.n_layers)]
+
+    def write(self, layer: int, slots_T: Tensor, rows_TC: Tensor) -> None:
+        """Store one row per token."""
+        stored = self.layers[layer].view(-1, rows_TC.shape[1])
+        if self.scales is None:
+            stored[slots_T] = rows_TC
+            return
+        scales_T = (rows_TC.abs().amax(-1).float() / FP8_MAX).clamp(min=1e-12).to(torch.bfloat16)
+        scaled_TC = (rows_TC.float() / scales_T.float()[:, None]).clamp(-FP8_MAX, FP8_MAX)
+        stored.view(torch.uint8)[slots_T] = scaled_TC.to(torch.float8_e4m3fn).view(torch.uint8)
+        self.scales[layer].view(-1)[slots_T] = scales_T
+
+    def read(self, layer: int, blocks: Tensor, num_tokens: int) -> Tensor:
+        """The first `num_tokens` rows [S, C] of a table of blocks, in the model's type."""
+        if self.scales is None:
+            return self.layers[layer][blocks].flatten(0, 1)[:num_tokens]
+        rows_SC = self.layers[layer].view(torch.uint8)[blocks].view(torch.float8_e4m3fn).flatten(0, 1)[:num_tokens]
+        scales_S = self.scales[layer][blocks].flatten()[:num_tokens]
+        return (rows_SC.float() * scales_S.float()[:, None]).to(self.dtype)

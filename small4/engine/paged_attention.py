@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from small4.engine.batch import StepBatch
-from small4.engine.paged_cache import PagedCache
+from small4.engine.kv_cache import PagedCache
 from small4.kernels.attention import paged_decode_attention
 from small4.kernels.reference import latent_attention
 from small4.model.attention import LatentProjection, attend

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from small4.engine.batch import StepBatch
+from small4.engine.kv_cache import PagedCache
 from small4.engine.paged_attention import PagedAttention
-from small4.engine.paged_cache import PagedCache
 from small4.engine.scheduler import Run
 from small4.errors import ImageError
 from small4.model.transformer import Transformer

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from random import Random
 
 from small4.chat import ChatRequest, Effort, Message
-from small4.engine.static_batch import generate_batch
+from small4.engine.config import EngineConfig
+from small4.engine.engine import Engine, GenerationRequest
 from small4.errors import ConfigError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
@@ -51,11 +52,13 @@ def evaluate(
 ) -> list[Score]:
     """Ask `n` held-out problems of every suite at every effort, greedily; the same problems on every call."""
     check_suites(suites, n)
+    config = EngineConfig(max_running=BATCH, max_waiting=n)
+    engine = Engine(model, config, context_length=context_length, num_ids=tokenizer.vocab_size)
     scores = []
     for suite in suites:
         problems = held_out_problems(suite, n)
         for effort in efforts:
-            scores.append(score(model, tokenizer, problems, suite, effort, context_length))
+            scores.append(score(engine, tokenizer, problems, suite, effort))
             on_score(scores[-1])
     return scores
 
@@ -75,24 +78,16 @@ def held_out_problems(suite: str, n: int) -> list[Problem]:
     return [sample_problem({suite: 1.0}, rng, held_out=True) for _ in range(n)]
 
 
-def score(
-    model: Transformer,
-    tokenizer: Tokenizer,
-    problems: Sequence[Problem],
-    suite: str,
-    effort: Effort,
-    context_length: int,
-) -> Score:
+def score(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], suite: str, effort: Effort) -> Score:
     """Ask the problems and count the exact answers."""
-    prompts = [
-        render(tokenizer, ChatRequest(messages=(Message("user", problem.question),), effort=effort)).token_ids
-        for problem in problems
-    ]
-    outputs: list[list[int]] = []
-    for start in range(0, len(prompts), BATCH):
-        batch = prompts[start : start + BATCH]
-        outputs += generate_batch(model, batch, max_tokens=MAX_ANSWER_TOKENS, context_length=context_length)
     close_id, end_id = tokenizer.special_id("[/THINK]"), tokenizer.special_id("</s>")
+    sequences = []
+    for problem in problems:
+        prompt = render(tokenizer, ChatRequest(messages=(Message("user", problem.question),), effort=effort)).token_ids
+        request = GenerationRequest(prompt=prompt, max_tokens=MAX_ANSWER_TOKENS, stop_ids=frozenset({end_id}))
+        sequences += engine.submit(request)
+    engine.run_to_end()
+    outputs = [sequence.output for sequence in sequences]
     thinking = [output.index(close_id) + 1 if close_id in output else 0 for output in outputs]
     correct = sum(
         output[-1] == end_id and problem.accepts(tokenizer.decode(output[begin:-1]))

@@ -9,7 +9,7 @@ import torch
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.sequence import Priority, Sequence
-from small4.engine.steering import Steering
+from small4.engine.thought import ThoughtLimit
 from small4.errors import (
     BusyError,
     CacheTooSmallError,
@@ -193,13 +193,13 @@ def test_a_prompt_longer_than_a_step_runs_in_chunks_beside_decoding(model: Trans
 
 
 def test_one_failing_sequence_ends_alone(model: Transformer, expected: Expected) -> None:
-    class Broken(Steering):
-        def next(self, logits_W: torch.Tensor) -> int:
+    class Broken(ThoughtLimit):
+        def apply(self, token_id: int) -> int:
             raise ValueError("a bug in this sequence's rules")
 
     engine = engine_of(model)
     good = submit(engine, PROMPTS[1], 6)
-    bad = submit(engine, PROMPTS[2], 6, steering=Broken)
+    bad = submit(engine, PROMPTS[2], 6, thought=lambda: Broken(None, 34, 35))
     engine.run_to_end()
     assert (bad.finish_reason, str(bad.error)) == ("error", "a bug in this sequence's rules")
     assert good.output == expected(PROMPTS[1], 6)

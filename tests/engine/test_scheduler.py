@@ -5,15 +5,17 @@ from random import Random
 
 import pytest
 
+from small4.chat import Sampling
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
+from small4.engine.draw_state import DrawState
 from small4.engine.prefix_cache import PrefixCache, extend_keys, root_key
 from small4.engine.scheduler import Run, Scheduler
 from small4.engine.sequence import Priority, Sequence
 from small4.engine.steering import Steering
 from small4.engine.waiting_line import WaitingLine
 
-STEERING = Steering()
+STEERING = Steering(DrawState(Sampling(), vocab_size=8))
 
 
 def sequence_of(number: int, prompt: list[int], max_tokens: int = 8, **options: object) -> Sequence:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from small4.engine.kv_cache import CachedAttention, LatentCache
 from small4.model.attention import Form, FullAttention
 from tests.model.hugging_face import Case, Pair, draw_prompt, image_arguments
+from tests.paged import PagedSequence
 
 FORMS: tuple[Form, ...] = ("expanded", "absorbed")
 
@@ -136,10 +136,9 @@ def decode_ours(
 ) -> Tensor:
     """Our logits from token `prompt` on, through the latent cache; absorbed means the prompt's own pass is expanded."""
     model = pair.ours
-    cache = LatentCache(model.config, len(tokens_T), model.tok_embeddings.weight.dtype)
-    attention, rows = CachedAttention(cache, None if form == "absorbed" else form), []
+    paged, rows = PagedSequence(model.config, len(tokens_T), model.tok_embeddings.weight.dtype), []
     for begin, end in [(0, prompt), *((at, at + 1) for at in range(prompt, len(tokens_T)))]:
+        attention = paged.next(end - begin, None if form == "absorbed" else form)
         logits_TW = model(tokens_T[begin:end], positions_T[begin:end], attention, images if begin == 0 else ())
-        cache.advance(end - begin)
         rows.append(logits_TW[-1])
     return torch.stack(rows[1:])

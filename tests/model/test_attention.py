@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from small4.engine.kv_cache import CachedAttention, LatentCache
 from small4.kernels.attention import fused_causal_attention
 from small4.kernels.reference import causal_attention
 from small4.model.attention import Form, FullAttention
@@ -13,6 +12,7 @@ from small4.model.packed_attention import PackedAttention
 from small4.model.transformer import Transformer
 from tests import naive
 from tests.model.hugging_face import draw_case, draw_prompt, fill
+from tests.paged import PagedSequence
 
 CONFIG = ModelConfig(
     dim=64,
@@ -103,12 +103,10 @@ def test_absorbed_form_equals_expanded_form() -> None:
 def test_a_cache_filled_in_pieces_gives_the_logits_of_one_pass(form: Form | None, pieces: list[int]) -> None:
     model, tokens_T = small_model(), some_tokens(40)
     whole_TW = model(tokens_T, torch.arange(40), FullAttention([40]))
-    cache = LatentCache(CONFIG, 40, torch.float32)
-    attention, rows, start = CachedAttention(cache, form), [], 0
+    paged, rows, start = PagedSequence(CONFIG, 40, torch.float32), [], 0
     for size in pieces:
         positions_T = torch.arange(start, start + size)
-        rows.append(model(tokens_T[start : start + size], positions_T, attention))
-        cache.advance(size)
+        rows.append(model(tokens_T[start : start + size], positions_T, paged.next(size, form)))
         start += size
     torch.testing.assert_close(torch.cat(rows), whole_TW, rtol=0, atol=1e-5)
 
@@ -131,12 +129,11 @@ def test_cached_greedy_tokens_equal_the_naive_generator(seed: int) -> None:
     model = small_model(case.config)
     tokens_T, images = draw_prompt(case, 20)
     expected = naive.generate(model, tokens_T.tolist(), max_tokens=8, images=images)
-    cache = LatentCache(case.config, len(tokens_T) + 8, torch.float32)
-    attention, fed_T, generated = CachedAttention(cache), tokens_T, list[int]()
+    paged, fed_T, generated = PagedSequence(case.config, len(tokens_T) + 8, torch.float32), tokens_T, list[int]()
     for _ in range(8):
-        positions_T = torch.arange(cache.length, cache.length + len(fed_T))
-        logits_TW = model(fed_T, positions_T, attention, images if cache.length == 0 else ())
-        cache.advance(len(fed_T))
+        positions_T = torch.arange(paged.length, paged.length + len(fed_T))
+        pixels = images if paged.length == 0 else ()
+        logits_TW = model(fed_T, positions_T, paged.next(len(fed_T)), pixels)
         generated.append(int(logits_TW[-1].argmax()))
         fed_T = torch.tensor(generated[-1:])
     assert generated == expected

@@ -6,11 +6,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from small4.engine.kv_cache import CachedAttention, LatentCache
 from small4.model.attention import FullAttention
 from small4.model.config import DraftConfig, ModelConfig
 from small4.model.draft_head import DraftHead
 from tests.model.hugging_face import fill
+from tests.paged import PagedSequence
 
 TEXT = ModelConfig(
     dim=48,
@@ -98,11 +98,10 @@ def test_draft_head_continues_from_a_cache_of_its_own() -> None:
     head = small_head()
     embeddings, hidden = torch.randn(2, 9, TEXT.dim, generator=torch.Generator().manual_seed(1)).double()
     whole = head(embeddings, hidden, torch.arange(9), FullAttention([9]))
-    cache = LatentCache(TEXT, 9, torch.float64)
-    parts = []
+    paged, parts = PagedSequence(TEXT, 9, torch.float64), []
     for begin, end in [(0, 6), (6, 7), (7, 8), (8, 9)]:
-        parts.append(head(embeddings[begin:end], hidden[begin:end], torch.arange(begin, end), CachedAttention(cache)))
-        cache.advance(end - begin)
+        attention = paged.next(end - begin)
+        parts.append(head(embeddings[begin:end], hidden[begin:end], torch.arange(begin, end), attention))
     torch.testing.assert_close(torch.cat(parts), whole, rtol=0, atol=2e-6)
 
 
