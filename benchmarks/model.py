@@ -39,7 +39,7 @@ class Ours:
         self.model = model
 
     def start(self, capacity: int) -> None:
-        self.paged = PagedSequence(self.model.config, capacity, torch.bfloat16, block_size=32)
+        self.paged = PagedSequence(self.model.config, capacity, torch.bfloat16, block_size=32, is_native=True)
 
     def end_prompt(self) -> None:
         """Nothing to change: the number of tokens chooses the path."""

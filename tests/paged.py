@@ -1,4 +1,4 @@
-"""One sequence over the engine's paged cache, for tests and benchmarks that look at a model rather than at the engine."""
+"""One sequence over the engine's paged cache, for tests and benchmarks of a model rather than of the engine."""
 
 from random import Random
 
@@ -13,6 +13,7 @@ from small4.engine.paged_attention import ABSORB_UP_TO, PagedAttention
 from small4.engine.scheduler import Run
 from small4.engine.sequence import Sequence
 from small4.engine.steering import Steering
+from small4.kernels.ops import backend
 from small4.model.attention import Form
 from small4.model.config import ModelConfig
 
@@ -22,21 +23,22 @@ SHORT_RUN = {"expanded": 0, "absorbed": 10**9, None: ABSORB_UP_TO}
 class PagedSequence:
     """Counts the tokens that its cache holds; its blocks lie in random order."""
 
-    def __init__(self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16) -> None:
+    def __init__(self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16, *, is_native: bool = False) -> None:
         config = EngineConfig(block_size=block_size, cache_bytes=2**40)
         plan = plan_cache(model, config, dtype, 0, capacity)
         self.cache = PagedCache(model, plan, config, dtype)
         self.block_size = block_size
         self.length = 0
+        self.kernels = backend(native=is_native)
         blocks = Random(capacity).sample(range(plan.num_blocks), plan.num_blocks)
         steering = Steering(DrawState(Sampling(), vocab_size=model.vocab_size))
         self.sequence = Sequence(0, [], 0, capacity, frozenset(), steering, b"", blocks=blocks)
 
     def next(self, num_tokens: int, form: Form | None = None) -> PagedAttention:
-        """The attention of a pass over the next tokens, which count as held from now on; None: as the engine decides."""
+        """The attention of a pass over the next tokens, which then count as held; None: as the engine decides."""
         run = Run(self.sequence, self.length, (0,) * num_tokens, 0, True)
         self.length = run.end
-        return PagedAttention(self.cache, build_batch([run], self.block_size, SHORT_RUN[form]))
+        return PagedAttention(self.cache, build_batch([run], self.block_size, SHORT_RUN[form]), self.kernels)
 
     def truncate(self, length: int) -> None:
         """Forget all tokens from `length` on."""

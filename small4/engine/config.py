@@ -19,6 +19,7 @@ class EngineConfig:
     max_running: int = 64  # sequences that take part in a step
     max_waiting: int = 1024  # sequences in the queue; more are refused
     has_prefix_cache: bool = True  # keep blocks of ended sequences for later ones with the same beginning and salt
+    is_plain: bool = False  # torch's own operators only, without the kernel library
     max_draft_tokens: int = 0  # tokens guessed ahead per sequence and step; 0 switches speculation off
 
     def __post_init__(self) -> None:

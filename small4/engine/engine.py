@@ -103,7 +103,7 @@ class Engine:
             model.config, config, dtype, free_bytes(), config.max_running * self.context_length
         )
         self.scheduler = Scheduler(config, BlockPool(self.cache_plan.num_blocks))
-        self.runner = Runner(model, PagedCache(model.config, self.cache_plan, config, dtype))
+        self.runner = Runner(model, PagedCache(model.config, self.cache_plan, config, dtype), is_plain=config.is_plain)
         self.clock = clock
         self.observer: Callable[[StepRecord], None] | None = None  # hears of every step
         self.num_submitted = 0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from small4.engine.batch import StepBatch
 from small4.engine.kv_cache import PagedCache
-from small4.kernels.attention import paged_decode_attention
+from small4.kernels.ops import Kernels
 from small4.kernels.reference import latent_attention
 from small4.model.attention import LatentProjection, attend
 
@@ -19,9 +19,10 @@ ABSORB_UP_TO = 16  # tokens of a run; above that, expanding the rows costs less 
 class PagedAttention:
     """The `Attention` of one step."""
 
-    def __init__(self, cache: PagedCache, batch: StepBatch) -> None:
+    def __init__(self, cache: PagedCache, batch: StepBatch, kernels: Kernels) -> None:
         self.cache = cache
         self.batch = batch
+        self.kernels = kernels
         self.query_starts = torch.tensor(batch.starts, dtype=torch.int32)
 
     def __call__(
@@ -50,7 +51,7 @@ class PagedAttention:
                 rows_SC = self.cache.read(layer, batch.tables[row], int(batch.ends_B[row]))
                 parts.append(latent_attention(query_latent_TNL[part], query_rope_TNR[part], rows_SC, projection.scale))
             return torch.cat(parts)
-        return paged_decode_attention(
+        return self.kernels.paged_latent_attention(
             torch.cat([query_latent_TNL, query_rope_TNR], dim=-1),
             self.cache.layers[layer],
             batch.tables[:num_short],

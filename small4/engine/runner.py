@@ -8,15 +8,19 @@ from small4.engine.kv_cache import PagedCache
 from small4.engine.paged_attention import PagedAttention
 from small4.engine.scheduler import Run
 from small4.errors import ImageError
+from small4.kernels.ops import backend
 from small4.model.transformer import Transformer
 
 
 class Runner:
-    """One model and the cache that it reads and fills."""
+    """One model, the cache that it reads and fills, and the kernels for it: plain torch's if `is_plain` or need be."""
 
-    def __init__(self, model: Transformer, cache: PagedCache) -> None:
+    def __init__(self, model: Transformer, cache: PagedCache, *, is_plain: bool = False) -> None:
         self.model = model
         self.cache = cache
+        kernels = backend(native=not is_plain)
+        fits = kernels.can_attend(model.config.kv_width, model.config.kv_lora_rank)
+        self.kernels = kernels if fits else backend(native=False)
 
     def run(self, batch: StepBatch) -> Tensor:
         """Logits [draw rows, W] behind the tokens that are drawn from; the cache holds the batch's rows afterwards."""
@@ -24,7 +28,7 @@ class Runner:
         for run, start in zip(batch.runs, batch.starts, strict=False):
             if run.sequence.images and run.start < run.sequence.num_prompt:
                 self._place_images(run, x_TD[start : start + len(run.tokens)])
-        hidden_TD = self.model.run(x_TD, batch.positions_T, PagedAttention(self.cache, batch))
+        hidden_TD = self.model.run(x_TD, batch.positions_T, PagedAttention(self.cache, batch, self.kernels))
         return self.model.logits(hidden_TD[batch.draw_rows])
 
     def _place_images(self, run: Run, x_TD: Tensor) -> None:

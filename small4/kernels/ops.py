@@ -30,6 +30,10 @@ class Kernels(Protocol):
 
     def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> ExpertSum: ...
 
+    def can_attend(self, width: int, latent_width: int) -> bool:
+        """Whether `paged_latent_attention` takes rows of so many values."""
+        ...
+
     def paged_latent_attention(
         self,
         query_TNC: Tensor,

@@ -8,10 +8,11 @@ are held in the activations' type: results differ from the definition in `quanti
 import torch
 from torch import Tensor
 
+from small4.kernels.attention import paged_decode_attention
 from small4.kernels.experts import few_experts, sorted_experts
 from small4.kernels.linear import linear
 from small4.kernels.quantized import GROUP, PackedWeight, codes_and_scales
-from small4.kernels.reference import paged_latent_attention, swiglu
+from small4.kernels.reference import swiglu
 
 Weight = PackedWeight | Tensor
 FEW_ROWS = 32  # up to here the operator is faster than multiplying by the unpacked matrix
@@ -29,6 +30,9 @@ class TorchKernels:
     def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> "TorchExperts":
         return TorchExperts(w13, w2, shared)
 
+    def can_attend(self, width: int, latent_width: int) -> bool:
+        return True
+
     def paged_latent_attention(
         self,
         query_TNC: Tensor,
@@ -39,8 +43,8 @@ class TorchKernels:
         latent_width: int,
         scale: float,
     ) -> Tensor:
-        """`reference.paged_latent_attention` itself."""
-        return paged_latent_attention(query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale)
+        """`reference.paged_latent_attention`."""
+        return paged_decode_attention(query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale)
 
 
 class TorchLinear:

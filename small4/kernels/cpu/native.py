@@ -92,6 +92,9 @@ class NativeKernels:
     def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> "NativeExperts":
         return NativeExperts(self._library, w13, w2, shared)
 
+    def can_attend(self, width: int, latent_width: int) -> bool:
+        return width % LANES == 0 and latent_width % LANES == 0 and width <= MAX_WIDTH
+
     def paged_latent_attention(
         self,
         query_TNC: Tensor,
@@ -105,7 +108,7 @@ class NativeKernels:
         """`reference.paged_latent_attention`; widths are multiples of 16."""
         num_tokens, heads, width = query_TNC.shape
         num_blocks, block_size = rows_PBC.shape[:2]
-        if width % LANES or latent_width % LANES or width > MAX_WIDTH:
+        if not self.can_attend(width, latent_width):
             raise ValueError(f"rows of {width} with a latent of {latent_width}: multiples of {LANES} up to {MAX_WIDTH}")
         tensors = [query_TNC.contiguous(), rows_PBC]
         integers = [x.to(torch.int32).contiguous() for x in (tables, query_starts, context_lengths)]
