@@ -3,9 +3,8 @@
     python -m benchmarks.engine                        ours in bf16, int8 and int4, beside transformers
     python -m benchmarks.engine --weights bf16 --plain
 
-Contenders take turns, so that a neighbour's load falls on all; every figure is a median. The share of the floor is the
-bytes of weights that a step reads (routed experts counted as they were chosen), over the step's time, over the bandwidth
-of a plain read of memory, which is probed before and after.
+Contenders take turns, so that a neighbour's load falls on all; every figure is a median. The bandwidth of a plain
+read of memory is probed before and after.
 """
 
 import argparse
@@ -216,7 +215,9 @@ def report(arguments: argparse.Namespace, times: dict[str, Times], bandwidths: t
         )
     headers = ["tok/s", *(f"{n} streams" for n in STREAMS), *(f"prompt {n}" for n in PROMPTS), f"at {DEEP}/{CONTEXT}"]
     print_table(headers, rows)
-    print(f"kernels: {backend().name}; memory read {bandwidths[0] / 1e9:.1f} GB/s before, {bandwidths[1] / 1e9:.1f} after")
+    print(
+        f"kernels: {backend().name}; memory read {bandwidths[0] / 1e9:.1f} GB/s before, {bandwidths[1] / 1e9:.1f} after"
+    )
     settings = vars(arguments) | {"context": CONTEXT, "deep": DEEP, "kernels": backend().name}
     path = write_results(
         "engine", {"settings": settings, "memory_read_bytes_per_second": bandwidths, "contenders": results}

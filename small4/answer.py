@@ -9,6 +9,7 @@ from small4.chat import (
     FinishReason,
     ReasoningDelta,
     TextDelta,
+    TokenLogprobs,
     ToolCall,
     ToolCallDelta,
     ToolCallStart,
@@ -26,6 +27,8 @@ class Answer:
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
     usage: Usage
+    stop: str | None = None  # the stop string that ended it, where one did
+    logprobs: tuple[TokenLogprobs, ...] = ()  # of the text's tokens, if asked for
 
 
 class Gathering:
@@ -34,14 +37,16 @@ class Gathering:
     def __init__(self) -> None:
         self._text: list[str] = []
         self._reasoning: list[str] = []
+        self._logprobs: list[TokenLogprobs] = []
         self._calls: list[tuple[str, str, list[str]]] = []  # id, name, pieces of the arguments
         self.finish: Finish | None = None
 
     def add(self, event: ChatEvent) -> None:
         """Take the next event."""
         match event:
-            case TextDelta(piece):
+            case TextDelta(piece, logprobs):
                 self._text.append(piece)
+                self._logprobs += logprobs
             case ReasoningDelta(piece):
                 self._reasoning.append(piece)
             case ToolCallStart(_, call_id, name):
@@ -55,7 +60,15 @@ class Gathering:
         """What has come so far."""
         finish = self.finish or Finish("aborted", Usage())
         calls = tuple(ToolCall(call_id, name, "".join(pieces)) for call_id, name, pieces in self._calls)
-        return Answer("".join(self._text), "".join(self._reasoning), calls, finish.reason, finish.usage)
+        return Answer(
+            "".join(self._text),
+            "".join(self._reasoning),
+            calls,
+            finish.reason,
+            finish.usage,
+            finish.stop,
+            tuple(self._logprobs),
+        )
 
 
 def collect(events: Iterable[ChatEvent]) -> Answer:

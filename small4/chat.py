@@ -73,13 +73,26 @@ class Tool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the next token is drawn. Temperature 0 takes the most likely token and ignores the other filters."""
+    """How the next token is drawn; `engine/sampling_rules.py` holds what is allowed and the defaults per effort.
+
+    At temperature 0 the likeliest token is taken. top_p, top_k and min_p always keep that one, so they change nothing
+    then, nor does the seed; penalties and logit_bias do.
+    """
 
     temperature: float = 0.0  # 0 to 5
     top_p: float = 1.0  # over 0, to 1: smallest set of tokens with this much probability
     top_k: int | None = None  # at least 1: only so many of the most likely
     min_p: float = 0.0  # 0 to 1: at least this share of the best token's probability
     seed: int | None = None  # same seed, same text; None draws a fresh one
+    repetition_penalty: float = (
+        1.0  # 0.1 to 10; divides the positive scores of tokens in prompt or output, else multiplies
+    )
+    presence_penalty: float = 0.0  # -2 to 2; taken from the score of every token in the output
+    frequency_penalty: float = 0.0  # -2 to 2; the same, times how often it is there
+    logit_bias: tuple[tuple[int, float], ...] = ()  # token id, -100 to 100 added to its score; at most 1024
+    logprobs: int | None = None  # 0 to 20: report every token's log-probability and so many alternatives; None: do not
+    min_tokens: int = 0  # no stop id and no stop string before so many tokens
+    ignore_eos: bool = False  # </s> does not end the answer; max_tokens and stop strings do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,6 +105,7 @@ class ChatRequest:
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None  # tokens of output, thinking included; None: what the context leaves
     thinking_budget: int | None = None  # tokens of thought before the block is closed for the model
+    stop: tuple[str, ...] = ()  # texts that end the answer where one is complete; up to 16 of up to 256 characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +118,36 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """A token with its natural log-probability, as the model itself holds it: before penalties, bans and filters."""
+
+    token_id: int
+    data: bytes  # often not a whole character; the name of a control token
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprobs:
+    """A token of the output, and the likeliest ones at its place, best first."""
+
+    token: ScoredToken
+    top: tuple[ScoredToken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ReasoningDelta:
-    """A piece of the thought."""
+    """A piece of the thought; `logprobs`, if asked for, are of the tokens whose text begins to show with it."""
 
     text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class TextDelta:
-    """A piece of the answer."""
+    """A piece of the answer; `logprobs`, if asked for, are of the tokens whose text begins to show with it."""
 
     text: str
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +173,7 @@ class Finish:
 
     reason: FinishReason
     usage: Usage
+    stop: str | None = None  # the stop string that ended it, where one did
 
 
 ChatEvent = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta | Finish

@@ -83,7 +83,7 @@ class ImageError(RequestError):
 
 
 class SamplingError(RequestError):
-    """A sampling parameter lies outside its range."""
+    """A sampling parameter lies outside its range, contradicts another, or leaves no token to draw."""
 
 
 class ContextLengthError(RequestError):

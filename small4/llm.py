@@ -5,6 +5,7 @@ print(model.chat("17+48+36+25", effort="high").text)
 """
 
 from collections.abc import Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -16,39 +17,50 @@ from small4.chat import (
     ChatEvent,
     ChatRequest,
     Effort,
-    Finish,
-    FinishReason,
     Message,
     Sampling,
     Tool,
-    Usage,
 )
 from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.load import build_model, compare_digests, model_config, open_checkpoint
 from small4.checkpoint.tokenizer_file import check_vocabulary, load_tokenizer
-from small4.engine.generator import ThoughtLimit, check_ids, check_lengths, generate
+from small4.engine.config import EngineConfig
+from small4.engine.engine import Engine, GenerationRequest, Output
+from small4.engine.limits import check_ids, check_lengths
+from small4.engine.sampler import Draw
+from small4.engine.sampling_rules import ending_ids
+from small4.engine.thought import ThoughtLimit
+from small4.engine.worker import Worker
 from small4.errors import ConfigError, ContextLengthError, EffortError
 from small4.hub.names import NANO, locate
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
 from small4.model.transformer import Transformer
-from small4.tokenizer.output import OutputParser
+from small4.tokenizer.answer_stream import AnswerStream
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render
 
 MAX_CONTEXT = 262_144  # tokens that the release answers for
-THINK_OPEN, THINK_CLOSE, END = "[THINK]", "[/THINK]", "</s>"
 
 
 class LLM:
-    """One loaded model with its tokenizer. Not safe for calls from several threads at once."""
+    """One loaded model with its tokenizer and its engine; any number of threads may ask at once."""
 
-    def __init__(self, name: str, model: Transformer, tokenizer: Tokenizer, *, is_nano: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Transformer,
+        tokenizer: Tokenizer,
+        *,
+        is_nano: bool = False,
+        engine: EngineConfig | None = None,
+    ) -> None:
         check_vocabulary(tokenizer, model.config)
         self.name = name
         self.model = model
         self.tokenizer = tokenizer
         self.is_nano = is_nano
+        self.engine_config = engine or EngineConfig()
 
     @property
     def config(self) -> ModelConfig:
@@ -58,6 +70,18 @@ class LLM:
     def context_length(self) -> int:
         """Tokens of prompt and answer together."""
         return min(self.config.max_position_embeddings, MAX_CONTEXT)
+
+    @cached_property
+    def worker(self) -> Worker:
+        """The engine's thread; its cache takes memory from the first answer on."""
+        return Worker(
+            Engine(
+                self.model,
+                self.engine_config,
+                context_length=self.context_length,
+                num_ids=self.tokenizer.vocab_size,
+            )
+        )
 
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int], images: Sequence[Tensor] = ()) -> Tensor:
@@ -80,39 +104,79 @@ class LLM:
         thinking_budget: int | None = None,
     ) -> Iterator[int]:
         """Yield new token ids, the stop id included; ends at a stop id (default `</s>`) or after `max_tokens`."""
-        limit = None
-        if thinking_budget is not None:
-            open_id, close_id = self.tokenizer.special_id(THINK_OPEN), self.tokenizer.special_id(THINK_CLOSE)
-            limit = ThoughtLimit(thinking_budget, open_id, close_id, is_open=is_thinking(token_ids, open_id, close_id))
-        return generate(
-            self.model,
+        draws = self.draws(
             token_ids,
             max_tokens=max_tokens,
-            context_length=self.context_length,
-            sampling=sampling or Sampling(),
+            sampling=sampling,
             images=images,
-            stop_ids=(self.tokenizer.special_id(END),) if stop_ids is None else stop_ids,
-            thought_limit=limit,
-            num_ids=self.tokenizer.vocab_size,
+            stop_ids=stop_ids,
+            thinking_budget=thinking_budget,
+        )
+        return (draw.token_id for draw in draws)
+
+    def draws(
+        self,
+        token_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling | None = None,
+        images: Sequence[Tensor] = (),
+        stop_ids: Sequence[int] | None = None,
+        thinking_budget: int | None = None,
+    ) -> Iterator[Draw]:
+        """As `generate`, with the log-probabilities of every token if the sampling asks for them."""
+        request = self._request(token_ids, max_tokens, sampling or Sampling(), images, stop_ids, thinking_budget)
+        return _draws(self.worker.stream(request))
+
+    def _request(
+        self,
+        token_ids: Sequence[int],
+        max_tokens: int,
+        sampling: Sampling,
+        images: Sequence[Tensor],
+        stop_ids: Sequence[int] | None,
+        thinking_budget: int | None,
+    ) -> GenerationRequest:
+        control, thought = self.tokenizer.control, None
+        if thinking_budget is not None:
+            is_open = is_thinking(token_ids, control.think, control.end_think)
+            thought = partial(ThoughtLimit, thinking_budget, control.think, control.end_think, is_open=is_open)
+            thought()  # a budget out of range is refused here
+        return GenerationRequest(
+            prompt=token_ids,
+            max_tokens=max_tokens,
+            sampling=sampling,
+            thought=thought,
+            stop_ids=ending_ids(sampling, (control.eos,) if stop_ids is None else stop_ids, control.eos),
+            images=images,
         )
 
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
         """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
         prompt = render(self.tokenizer, request)
-        room = self.context_length - len(prompt.token_ids)
+        limit = min(self.context_length, self.worker.engine.cache_plan.num_tokens)
+        room = limit - len(prompt.token_ids)
         if room < 1:
             raise ContextLengthError(
-                f"the prompt has {len(prompt.token_ids)} tokens, the limit is {self.context_length} with the answer; "
-                "shorten it"
+                f"the prompt has {len(prompt.token_ids)} tokens, the limit is {limit} with the answer; shorten it"
             )
-        tokens = self.generate(
+        control = self.tokenizer.control
+        answer = AnswerStream(
+            self.tokenizer,
+            num_prompt_tokens=len(prompt.token_ids),
+            in_thought=is_thinking(prompt.token_ids, control.think, control.end_think),
+            stop=request.stop,
+            min_tokens=request.sampling.min_tokens,
+            ignore_eos=request.sampling.ignore_eos,
+        )
+        draws = self.draws(
             prompt.token_ids,
             max_tokens=room if request.max_tokens is None else request.max_tokens,
             sampling=request.sampling,
             images=[torch.from_numpy(image) for image in prompt.images],
             thinking_budget=request.thinking_budget,
         )
-        return self._events(prompt.token_ids, tokens)
+        return _events(answer, draws)
 
     def chat(
         self,
@@ -127,6 +191,7 @@ class LLM:
         top_k: int | None = None,
         min_p: float = 0.0,
         seed: int | None = None,
+        stop: Sequence[str] = (),
     ) -> Answer:
         """Answer a conversation (or one user message given as text) in one piece."""
         if effort not in EFFORTS:
@@ -138,32 +203,40 @@ class LLM:
             sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
             max_tokens=max_tokens,
             thinking_budget=thinking_budget,
+            stop=(stop,) if isinstance(stop, str) else tuple(stop),
         )
         return collect(self.stream(request))
 
-    def _events(self, prompt_ids: Sequence[int], tokens: Iterator[int]) -> Iterator[ChatEvent]:
-        open_id, close_id = self.tokenizer.special_id(THINK_OPEN), self.tokenizer.special_id(THINK_CLOSE)
-        parser = OutputParser(self.tokenizer, in_thought=is_thinking(prompt_ids, open_id, close_id))
-        completed = 0
-        reason: FinishReason = "length"
-        for token_id in tokens:
-            completed += 1
-            if token_id == self.tokenizer.special_id(END):
-                reason = "stop"
-                break
-            yield from parser.push(token_id)
-        yield from parser.finish()
-        if reason == "stop" and parser.num_calls:
-            reason = "tool_calls"
-        yield Finish(reason, Usage(len(prompt_ids), completed, parser.num_reasoning_tokens))
+
+def _draws(outputs: Iterator[Output]) -> Iterator[Draw]:
+    """The draws of a stream of one sequence; leaving early aborts it."""
+    for output in outputs:
+        yield from output.draws
+        if output.error is not None:
+            raise output.error
 
 
-def load(name_or_path: str | Path, *, dtype: str = "auto", check_digests: bool = True) -> LLM:
+def _events(answer: AnswerStream, draws: Iterator[Draw]) -> Iterator[ChatEvent]:
+    for draw in draws:
+        yield from answer.push(draw.token_id, draw.logprob, draw.top)
+        if answer.is_over:
+            break
+    yield from answer.finish()
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    dtype: str = "auto",
+    check_digests: bool = True,
+    engine: EngineConfig | None = None,
+) -> LLM:
     """Load "nano" (shipped), a checkpoint directory or file, or a model pulled before.
 
     `dtype` is "auto" (float32 for nano, else as stored, quantised weights as bfloat16), "bfloat16" or "float32".
     `check_digests` compares the files with the manifest of the save, if there is one; a large file is read for that
     once, and again only after it has changed.
+    `engine` bounds its cache and how much runs at once.
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
@@ -175,7 +248,7 @@ def load(name_or_path: str | Path, *, dtype: str = "auto", check_digests: bool =
     if check_digests:
         compare_digests(checkpoint, KnownDigests.of_user())
     model = build_model(checkpoint, dtype=wanted).eval().requires_grad_(False)
-    return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano)
+    return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano, engine=engine)
 
 
 def is_thinking(token_ids: Sequence[int], open_id: int, close_id: int) -> bool:

@@ -4,8 +4,8 @@ from random import Random
 
 import torch
 
-from small4.engine.batch import build_batch
 from small4.chat import Sampling
+from small4.engine.batch import build_batch
 from small4.engine.config import EngineConfig
 from small4.engine.draw_state import DrawState
 from small4.engine.kv_cache import PagedCache, plan_cache
@@ -23,7 +23,9 @@ SHORT_RUN = {"expanded": 0, "absorbed": 10**9, None: ABSORB_UP_TO}
 class PagedSequence:
     """Counts the tokens that its cache holds; its blocks lie in random order."""
 
-    def __init__(self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16, *, is_native: bool = False) -> None:
+    def __init__(
+        self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16, *, is_native: bool = False
+    ) -> None:
         config = EngineConfig(block_size=block_size, cache_bytes=2**40)
         plan = plan_cache(model, config, dtype, 0, capacity)
         self.cache = PagedCache(model, plan, config, dtype)

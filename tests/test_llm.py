@@ -11,7 +11,14 @@ from huggingface_hub import constants
 import small4
 from small4.answer import collect
 from small4.chat import ChatRequest, Finish, Message, Sampling, ThinkPart
-from small4.errors import CheckpointNotFoundError, ConfigError, ContextLengthError, EffortError, VerificationError
+from small4.errors import (
+    CheckpointNotFoundError,
+    ConfigError,
+    ContextLengthError,
+    EffortError,
+    SamplingError,
+    VerificationError,
+)
 from small4.hub.names import nano_directory
 from small4.llm import LLM, is_thinking
 from small4.model.transformer import Transformer
@@ -55,6 +62,55 @@ def test_chat_gathers_the_same_answer_as_its_stream(llm: LLM) -> None:
     answer = llm.chat("Hi", max_tokens=9, temperature=1.0, seed=4)
     request = ChatRequest(messages=(Message("user", "Hi"),), max_tokens=9, sampling=Sampling(temperature=1.0, seed=4))
     assert answer == collect(llm.stream(request))
+
+
+def test_a_stop_string_ends_the_answer_before_it(llm: LLM) -> None:
+    request = ChatRequest(messages=(Message("user", "Hi"),), max_tokens=40, sampling=Sampling(temperature=2.0, seed=3))
+    free = collect(llm.stream(request))
+    middle = free.text[len(free.text) // 2 :][:2]
+    stopped = collect(llm.stream(dataclasses.replace(request, stop=(middle,))))
+    assert stopped.text == free.text.split(middle)[0]
+    assert (stopped.finish_reason, stopped.stop) == ("stop", middle)
+    assert stopped.usage.completion_tokens < free.usage.completion_tokens
+
+
+def test_logprobs_are_those_of_the_logits(llm: LLM) -> None:
+    prompt = [1, 3, 1072, 1073, 4]
+    draws = list(llm.draws(prompt, max_tokens=4, sampling=Sampling(temperature=1.0, seed=2, logprobs=2), stop_ids=()))
+    tokens = prompt + [draw.token_id for draw in draws]
+    scores = llm.logits(tokens)[len(prompt) - 1 : -1].double().log_softmax(-1)
+    for draw, logprobs in zip(draws, scores, strict=True):
+        assert draw.logprob == pytest.approx(float(logprobs[draw.token_id]), abs=1e-3)
+        assert [value for _, value in draw.top] == pytest.approx(logprobs.topk(2).values.tolist(), abs=1e-3)
+
+
+def test_a_forced_token_has_its_own_logprob(llm: LLM) -> None:
+    prompt = [1, 34, 1072]
+    [draw] = llm.draws(prompt, max_tokens=1, sampling=Sampling(logprobs=0), thinking_budget=0)
+    assert draw.token_id == 35
+    assert draw.logprob == pytest.approx(float(llm.logits(prompt)[-1].double().log_softmax(-1)[35]), abs=1e-3)
+
+
+@pytest.mark.parametrize("num_tokens", [0, 4])
+def test_min_tokens_and_ignore_eos_keep_an_answer_going(llm: LLM, num_tokens: int) -> None:
+    prompt, end = [1, 3, 1072, 1073, 4], ((2, 100.0),)  # a bias that makes </s> certain
+    sampling = Sampling(logit_bias=end, min_tokens=num_tokens)
+    assert len(list(llm.generate(prompt, max_tokens=9, sampling=sampling))) == num_tokens + 1
+    ignored = Sampling(logit_bias=end, min_tokens=num_tokens, ignore_eos=True)
+    assert list(llm.generate(prompt, max_tokens=9, sampling=ignored)) == [2] * 9
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ChatRequest(messages=(Message("user", "Hi"),), stop=("",)),
+        ChatRequest(messages=(Message("user", "Hi"),), max_tokens=5, sampling=Sampling(min_tokens=6)),
+        ChatRequest(messages=(Message("user", "Hi"),), sampling=Sampling(logit_bias=((3072, 1.0),))),
+    ],
+)
+def test_a_contradictory_request_raises_at_the_call(llm: LLM, request_: ChatRequest) -> None:
+    with pytest.raises(SamplingError):
+        llm.stream(request_)
 
 
 def test_a_thinking_budget_of_nothing_leaves_no_reasoning(llm: LLM) -> None:

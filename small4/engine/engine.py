@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,8 +24,9 @@ from small4.chat import FinishReason, Sampling
 from small4.engine.batch import StepBatch, build_batch
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
-from small4.engine.kv_cache import PagedCache, plan_cache
 from small4.engine.draw_state import DrawState
+from small4.engine.kv_cache import PagedCache, plan_cache
+from small4.engine.limits import check_ids, check_lengths
 from small4.engine.memory import free_bytes
 from small4.engine.paged_attention import ABSORB_UP_TO
 from small4.engine.prefix_cache import root_key
@@ -35,10 +36,9 @@ from small4.engine.sampling_rules import check_sampling
 from small4.engine.scheduler import Run, Scheduler
 from small4.engine.sequence import Priority, Sequence
 from small4.engine.speculative import PromptLookup
-from small4.engine.steering import Mask, Steering, draw, masks_of
+from small4.engine.steering import Grammar, Mask, Steering, draw, masks_of
 from small4.engine.thought import ThoughtLimit
-from small4.errors import BusyError, CacheTooSmallError, ContextLengthError, RequestError, SamplingError
-from small4.grammar.matcher import Grammar
+from small4.errors import BusyError, CacheTooSmallError, SamplingError
 from small4.model.transformer import Transformer
 
 
@@ -48,7 +48,7 @@ class GenerationRequest:
 
     prompt: Items[int]
     max_tokens: int
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     thought: Callable[[], ThoughtLimit] | None = None  # makes the budget of each sequence's thought
     grammar: Grammar | None = None  # what the output must look like
     num_sequences: int = 1  # continuations of the one prompt, which is computed once
@@ -256,26 +256,15 @@ class Engine:
         return Output(sequence, draws, reason, error)
 
     def _check(self, request: GenerationRequest) -> None:
-        num_prompt, vocab_size = len(request.prompt), self.model.config.vocab_size
-        if num_prompt == 0:
-            raise RequestError("the prompt is empty; send at least one token")
-        if request.max_tokens < 1:
-            raise SamplingError(f"max_tokens is {request.max_tokens}; it must be at least 1")
+        num_tokens = len(request.prompt) + request.max_tokens
+        check_lengths(len(request.prompt), request.max_tokens, self.context_length)
+        check_ids(request.prompt, self.model.config.vocab_size)
+        check_sampling(request.sampling, max_tokens=request.max_tokens)
         if not 1 <= request.num_sequences <= self.config.max_waiting:
             raise SamplingError(f"n is {request.num_sequences}; it must lie in 1 to {self.config.max_waiting}")
-        check_sampling(request.sampling, max_tokens=request.max_tokens)
-        if num_prompt + request.max_tokens > self.context_length:
-            raise ContextLengthError(
-                f"the prompt has {num_prompt} tokens and max_tokens asks for {request.max_tokens} more, the limit is "
-                f"{self.context_length} together; shorten the prompt or lower max_tokens"
-            )
-        wrong = next((i for i in request.prompt if not 0 <= i < vocab_size), None)
-        if wrong is not None:
-            raise RequestError(f"token id {wrong} is not in the vocabulary of {vocab_size}; use this model's tokenizer")
-        needed = self.scheduler.blocks_for(num_prompt + request.max_tokens)
-        if needed > self.cache_plan.num_blocks:
+        if self.scheduler.blocks_for(num_tokens) > self.cache_plan.num_blocks:
             raise CacheTooSmallError(
-                f"the prompt and max_tokens need {num_prompt + request.max_tokens} tokens of cache, which holds "
+                f"the prompt and max_tokens need {num_tokens} tokens of cache, which holds "
                 f"{self.cache_plan.num_tokens}; shorten the prompt, lower max_tokens, or raise --cache-bytes"
             )
         if self.num_waiting + request.num_sequences > self.config.max_waiting:

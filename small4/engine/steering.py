@@ -7,6 +7,7 @@ side by side, and an error ends the one that it belongs to.
 
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,28 @@ from small4.engine.draw_state import DrawState
 from small4.engine.sampler import Draw, sample, score
 from small4.engine.scheduler import Run
 from small4.engine.thought import ThoughtLimit
-from small4.grammar.matcher import Matcher
+
+
+class Matcher(Protocol):
+    """Where one sequence stands in its grammar."""
+
+    num_words: int  # of a mask: bit i % 32 of int32 word i // 32 allows token i
+
+    def fill_mask(self, masks: np.ndarray, row: int) -> None:
+        """Write what may come next into a row of masks."""
+        ...
+
+    def accept(self, token_id: int) -> None:
+        """Go on behind a token; raises where it may not come."""
+        ...
+
+
+class Grammar(Protocol):
+    """What an output must look like."""
+
+    def matcher(self) -> Matcher:
+        """A matcher at the beginning of an output."""
+        ...
 
 
 Mask = np.ndarray | Exception | None
@@ -33,9 +55,10 @@ class Steering:
         """The tokens that may come next, as bits of int32 words; None: all."""
         if self.matcher is None:
             return None
-        words = np.empty((1, self.matcher.num_words), dtype=np.int32)
-        self.matcher.fill_mask(words, 0)
-        return words[0]
+        masks = np.empty((1, self.matcher.num_words), dtype=np.int32)
+        self.matcher.fill_mask(masks, 0)
+        mask: np.ndarray = masks[0]
+        return mask
 
     def emit(self, draw: Draw, logits_W: Tensor) -> Draw:
         """The token that is really emitted where another may have been drawn."""
@@ -82,9 +105,7 @@ def draw(
     """New tokens of every drawing run by sequence id, or the error that ends it; rows of a run begin where it says."""
     everyone = [_Drawing(run, row, []) for run, row in drawing]
     while going := [one for one in everyone if one.is_open]:
-        masks = [
-            _mask(one.steering) if one.draws else first_masks.get(one.run.sequence.id) for one in going
-        ]
+        masks = [_mask(one.steering) if one.draws else first_masks.get(one.run.sequence.id) for one in going]
         _draw_row(going, masks, logits_XW)
     return {one.run.sequence.id: one.draws if one.error is None else one.error for one in everyone}
 

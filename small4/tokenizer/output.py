@@ -41,6 +41,11 @@ class OutputParser:
         self._name = ""  # of the call whose name is not complete
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
+    @property
+    def channel(self) -> Literal["reasoning", "text", "name", "arguments"]:
+        """What the next token of text belongs to."""
+        return "reasoning" if self.in_thought else self._channel
+
     def push(self, token_id: int) -> list[OutputEvent]:
         """Events that this token completes, often none."""
         control = self._tokenizer.control

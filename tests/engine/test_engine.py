@@ -1,11 +1,14 @@
 """The engine gives every sequence the tokens of the naive generator, whatever runs beside it."""
 
 from collections import Counter
+from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 import torch
 
+from small4.chat import Sampling
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.sequence import Priority, Sequence
@@ -281,3 +284,101 @@ def test_an_fp8_cache_keeps_the_rows_to_its_precision(model: Transformer) -> Non
     sequence = submit(engine, PROMPTS[0], 5)
     engine.run_to_end()
     assert sequence.num_output == 5
+
+
+class Alternating:
+    """A grammar of its own: even and odd ids by turns."""
+
+    num_words = 96  # 3072 ids
+
+    def __init__(self) -> None:
+        self.accepted: list[int] = []
+
+    def matcher(self) -> "Alternating":
+        return Alternating()
+
+    def fill_mask(self, masks: np.ndarray, row: int) -> None:
+        masks[row] = 0x55555555 if len(self.accepted) % 2 == 0 else -0x55555556
+
+    def accept(self, token_id: int) -> None:
+        if token_id % 2 != len(self.accepted) % 2:
+            raise GrammarBreach
+        self.accepted.append(token_id)
+
+
+class GrammarBreach(Exception):
+    pass
+
+
+@pytest.mark.parametrize("max_draft_tokens", [0, 4])
+def test_a_grammar_holds_its_sequence_and_no_other(
+    model: Transformer, expected: Expected, max_draft_tokens: int
+) -> None:
+    engine = engine_of(model, max_draft_tokens=max_draft_tokens)
+    held = submit(engine, PROMPTS[5], 24, grammar=Alternating())
+    free = submit(engine, PROMPTS[5], 12)
+    engine.run_to_end()
+    assert held.error is None
+    assert [token % 2 for token in held.output] == [0, 1] * 12
+    assert free.output == expected(PROMPTS[5], 12)
+
+
+def test_the_same_seed_gives_the_same_text_in_any_company(model: Transformer) -> None:
+    hot = Sampling(temperature=1.5, top_p=0.95, seed=3, presence_penalty=0.5)
+    alone = engine_of(model)
+    first = submit(alone, PROMPTS[5], 20, sampling=hot)
+    alone.run_to_end()
+    crowded = engine_of(model, num_blocks=24, max_step_tokens=16, max_running=8, max_draft_tokens=4)
+    for prompt in PROMPTS[:4]:
+        submit(crowded, prompt, 15, sampling=Sampling(temperature=1.0))
+    second = submit(crowded, PROMPTS[5], 20, sampling=hot)
+    third = submit(crowded, PROMPTS[5], 20, sampling=replace(hot, seed=4))
+    crowded.run_to_end()
+    assert second.output == first.output
+    assert third.output != first.output
+
+
+def test_the_sequences_of_a_request_draw_differently_and_repeat_by_seed(model: Transformer) -> None:
+    def ask() -> list[list[int]]:
+        engine = engine_of(model)
+        request = GenerationRequest(
+            prompt=PROMPTS[1], max_tokens=10, num_sequences=3, sampling=Sampling(temperature=1.5, seed=9)
+        )
+        sequences = engine.submit(request)
+        engine.run_to_end()
+        return [sequence.output for sequence in sequences]
+
+    outputs = ask()
+    assert len({tuple(output) for output in outputs}) == 3
+    assert outputs == ask()
+
+
+def test_a_thought_is_closed_inside_a_batch_with_drafts(model: Transformer) -> None:
+    engine = engine_of(model, max_draft_tokens=4)
+    open_thought = submit(engine, PROMPTS[5], 12, thought=lambda: ThoughtLimit(3, 34, 35, is_open=True))
+    free = submit(engine, PROMPTS[5], 12)
+    engine.run_to_end()
+    assert open_thought.output[:4] == [*free.output[:3], 35]
+
+
+def test_log_probabilities_come_with_every_token(model: Transformer) -> None:
+    engine = engine_of(model)
+    sequence = submit(engine, PROMPTS[1], 5, sampling=Sampling(logprobs=2))
+    draws = []
+    while engine.num_running or engine.num_waiting:
+        for output in engine.step():
+            draws += output.draws
+    assert [draw.token_id for draw in draws] == sequence.output
+    for draw in draws:
+        assert draw.logprob == draw.top[0][1] <= 0.0
+        assert len(draw.top) == 2
+
+
+def test_a_stop_id_ends_a_sequence_and_stands_in_its_output(model: Transformer, expected: Expected) -> None:
+    wanted = expected(PROMPTS[1], 10)
+    stop_id = wanted[4]
+    engine = engine_of(model)
+    sequence = submit(engine, PROMPTS[1], 10, stop_ids=frozenset({stop_id}))
+    engine.run_to_end()
+    assert sequence.finish_reason == "stop"
+    assert sequence.output == wanted[: wanted.index(stop_id) + 1]
