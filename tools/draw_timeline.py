@@ -30,7 +30,7 @@ KINDS = {  # of work in one step
 
 def main() -> None:
     model = small4.load("nano").model
-    config = EngineConfig(block_size=16, cache_bytes=60 * 16 * 1024, max_step_tokens=160, max_running=6)
+    config = EngineConfig(block_size=16, cache_bytes=50 * 16 * 1024, max_step_tokens=160, max_running=6)
     engine = Engine(model, config, context_length=1024)
     steps: list[StepRecord] = []
     engine.observer = steps.append
@@ -44,11 +44,11 @@ def drive(engine: Engine, steps: list[StepRecord]) -> dict[str, Sequence]:
     rng = Random(1)
     text = [rng.randrange(1072, 3072) for _ in range(520)]
     arrivals = [
-        (0, "short question", text[400:440], 44, 1),
+        (0, "short question", text[400:440], 84, 1),
         (2, "long document", text[:500], 10, 1),
-        (6, "chat", text[440:470], 34, 1),
-        (8, "same document, other question", [*text[:480], *text[500:520]], 16, 1),
-        (13, "two answers", text[300:390], 22, 2),
+        (6, "chat", text[440:470], 66, 1),
+        (8, "same document, other question", [*text[:480], *text[500:520]], 40, 1),
+        (13, "two answers", text[300:390], 44, 2),
     ]
     rows: dict[str, Sequence] = {}
     while arrivals or engine.num_running or engine.num_waiting:
@@ -73,7 +73,7 @@ def draw(rows: dict[str, Sequence], steps: list[StepRecord]) -> None:
         left, width = (step.began - start) * 1e3, (step.ended - step.began) * 1e3
         for run in step.plan:
             number = run.sequence.id
-            again = run.end <= computed.get(number, 0)
+            again = run.start < computed.get(number, 0)
             is_prompt = run.start < run.sequence.num_prompt and len(run.tokens) > 1
             kind = list(KINDS)[2 if again else 0 if is_prompt else 1]
             bars.append((places[number], left, width, KINDS[kind]))
