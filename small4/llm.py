@@ -4,7 +4,8 @@ model = small4.load("nano")
 print(model.chat("17+48+36+25", effort="high").text)
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, aclosing, closing
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -25,12 +26,12 @@ from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.load import build_model, compare_digests, model_config, open_checkpoint
 from small4.checkpoint.tokenizer_file import check_vocabulary, load_tokenizer
 from small4.engine.config import EngineConfig
-from small4.engine.engine import Engine, GenerationRequest, Output
+from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.limits import check_ids, check_lengths
 from small4.engine.sampler import Draw
 from small4.engine.sampling_rules import ending_ids
 from small4.engine.thought import ThoughtLimit
-from small4.engine.worker import Worker
+from small4.engine.worker import Stream, Worker
 from small4.errors import ConfigError, ContextLengthError, EffortError
 from small4.hub.names import NANO, locate
 from small4.model.attention import FullAttention
@@ -151,8 +152,13 @@ class LLM:
             images=images,
         )
 
-    def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
+    def stream(self, request: ChatRequest) -> Generator[ChatEvent, None, None]:
         """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
+        answer, generation = self._prepare(request)
+        return _events(answer, self.worker.stream(generation))
+
+    def _prepare(self, request: ChatRequest) -> tuple[AnswerStream, GenerationRequest]:
+        """What reads the answer, and what the engine is asked for."""
         prompt = render(self.tokenizer, request)
         limit = min(self.context_length, self.worker.engine.cache_plan.num_tokens)
         room = limit - len(prompt.token_ids)
@@ -169,14 +175,49 @@ class LLM:
             min_tokens=request.sampling.min_tokens,
             ignore_eos=request.sampling.ignore_eos,
         )
-        draws = self.draws(
+        generation = self._request(
             prompt.token_ids,
-            max_tokens=room if request.max_tokens is None else request.max_tokens,
-            sampling=request.sampling,
-            images=[torch.from_numpy(image) for image in prompt.images],
-            thinking_budget=request.thinking_budget,
+            room if request.max_tokens is None else request.max_tokens,
+            request.sampling,
+            [torch.from_numpy(image) for image in prompt.images],
+            None,
+            request.thinking_budget,
         )
-        return _events(answer, draws)
+        return answer, generation
+
+    async def stream_async(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
+        """`stream` for asyncio. Bad requests raise before the first event; leaving early aborts the answer."""
+        answer, generation = self._prepare(request)
+        async with aclosing(self.worker.stream_async(generation)) as outputs:
+            async for output in outputs:
+                for draw in output.draws:
+                    for event in answer.push(draw.token_id, draw.logprob, draw.top):
+                        yield event
+                if output.error is not None:
+                    raise output.error
+                if answer.is_over:
+                    break
+        for event in answer.finish():
+            yield event
+
+    def answer_all(
+        self,
+        requests: Sequence[ChatRequest],
+        *,
+        on_answer: Callable[[int, Answer], None] = lambda index, answer: None,
+    ) -> list[Answer]:
+        """Answers to many requests, which share the engine; `on_answer` hears of each in order, with its index."""
+        answers: list[Answer] = []
+        limit = self.engine_config.max_waiting
+        for start in range(0, len(requests), limit):
+            with ExitStack() as leaving:
+                streams = [
+                    leaving.enter_context(closing(self.stream(request))) for request in requests[start : start + limit]
+                ]
+                for stream in streams:
+                    answers.append(collect(stream))
+                    on_answer(len(answers) - 1, answers[-1])
+        return answers
 
     def chat(
         self,
@@ -208,19 +249,21 @@ class LLM:
         return collect(self.stream(request))
 
 
-def _draws(outputs: Iterator[Output]) -> Iterator[Draw]:
+def _draws(outputs: Stream) -> Generator[Draw, None, None]:
     """The draws of a stream of one sequence; leaving early aborts it."""
-    for output in outputs:
-        yield from output.draws
-        if output.error is not None:
-            raise output.error
+    with closing(outputs):
+        for output in outputs:
+            yield from output.draws
+            if output.error is not None:
+                raise output.error
 
 
-def _events(answer: AnswerStream, draws: Iterator[Draw]) -> Iterator[ChatEvent]:
-    for draw in draws:
-        yield from answer.push(draw.token_id, draw.logprob, draw.top)
-        if answer.is_over:
-            break
+def _events(answer: AnswerStream, outputs: Stream) -> Generator[ChatEvent, None, None]:
+    with closing(_draws(outputs)) as draws:
+        for draw in draws:
+            yield from answer.push(draw.token_id, draw.logprob, draw.top)
+            if answer.is_over:
+                break
     yield from answer.finish()
 
 

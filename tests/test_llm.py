@@ -1,7 +1,9 @@
 """`LLM` scores, generates and chats; bad requests raise before the first event."""
 
+import asyncio
 import dataclasses
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from huggingface_hub import constants
 
 import small4
-from small4.answer import collect
+from small4.answer import Answer, collect
 from small4.chat import ChatRequest, Finish, Message, Sampling, ThinkPart
 from small4.errors import (
     CheckpointNotFoundError,
@@ -172,3 +174,36 @@ def test_a_tokenizer_larger_than_the_model_is_refused(llm: LLM) -> None:
 @pytest.mark.parametrize(("ids", "expected"), [([1, 2], False), ([34, 5], True), ([34, 5, 35, 6], False)])
 def test_an_open_thought_is_seen_in_the_prompt(ids: list[int], expected: bool) -> None:
     assert is_thinking(ids, 34, 35) is expected
+
+
+def test_asyncio_streams_give_the_same_events(llm: LLM) -> None:
+    requests = [ChatRequest(messages=(Message("user", text),), max_tokens=6) for text in ("Hi", "Ho", "17+4")]
+
+    async def gather(request: ChatRequest) -> Answer:
+        return collect([event async for event in llm.stream_async(request)])
+
+    async def all_of_them() -> list[Answer]:
+        return await asyncio.gather(*map(gather, requests))
+
+    assert asyncio.run(all_of_them()) == [collect(llm.stream(request)) for request in requests]
+
+
+def test_many_requests_are_answered_in_order_and_told_one_by_one(llm: LLM) -> None:
+    requests = [ChatRequest(messages=(Message("user", f"{i}+1"),), max_tokens=3 + i) for i in range(5)]
+    told: list[int] = []
+    answers = llm.answer_all(requests, on_answer=lambda index, answer: told.append(index))
+    assert answers == [collect(llm.stream(request)) for request in requests]
+    assert told == [0, 1, 2, 3, 4]
+
+
+def test_a_stop_string_ends_the_generation_behind_it(llm: LLM) -> None:
+    whole = llm.chat("Hi", max_tokens=40)
+    stop = whole.text[2:4]
+    assert stop
+    cut = llm.chat("Hi", max_tokens=40, stop=stop)
+    assert cut.text == whole.text[: whole.text.index(stop)]
+    assert cut.finish_reason == "stop"
+    deadline = time.monotonic() + 20
+    while llm.worker.engine.num_running and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert llm.worker.engine.num_running == 0

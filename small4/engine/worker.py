@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TypeVar
@@ -34,16 +34,15 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._deliver: dict[int, Deliver] = {}
 
-    def stream(self, request: GenerationRequest) -> Iterator[Output]:
+    def stream(self, request: GenerationRequest) -> "Stream":
         """Outputs of all sequences of a request as they come, at last one with a reason for each.
 
-        Raises what is wrong with the request at the call. Leaving the iterator early aborts what still runs.
+        Raises what is wrong with the request at the call. A stream that is closed or dropped aborts what still runs.
         """
         outputs: SimpleQueue[Output] = SimpleQueue()
-        sequences = self.submit(request, outputs.put)
-        return self._drain(outputs, sequences)
+        return Stream(self, self.submit(request, outputs.put), outputs)
 
-    async def stream_async(self, request: GenerationRequest) -> AsyncIterator[Output]:
+    async def stream_async(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """`stream` for asyncio; raises what is wrong with the request at the first output."""
         loop, outputs = asyncio.get_running_loop(), asyncio.Queue[Output]()
         deliver: Deliver = lambda output: _call_in(loop, outputs.put_nowait, output)  # noqa: E731
@@ -56,28 +55,15 @@ class Worker:
                 yield output
         finally:
             if num_open:
-                self._abort_all(sequences)
+                self.abort(*sequences)
 
     def submit(self, request: GenerationRequest, deliver: Deliver) -> list[Sequence]:
         """Submit, with `deliver` called from the engine's thread with every output; it must not block."""
         return self._ask(lambda: self._submit(request, deliver)).result()
 
-    def abort(self, sequence: Sequence) -> None:
-        """End a sequence soon; its last output comes with the reason "aborted"."""
-        self._abort_all([sequence])
+    def abort(self, *sequences: Sequence) -> None:
+        """End sequences soon; the last output of each comes with the reason "aborted"."""
 
-    def _drain(self, outputs: "SimpleQueue[Output]", sequences: list[Sequence]) -> Iterator[Output]:
-        num_open = len(sequences)
-        try:
-            while num_open:
-                output = outputs.get()
-                num_open -= output.finish_reason is not None
-                yield output
-        finally:
-            if num_open:
-                self._abort_all(sequences)
-
-    def _abort_all(self, sequences: list[Sequence]) -> None:
         def abort_each() -> None:
             for sequence in sequences:
                 if sequence.status != "ended":
@@ -134,6 +120,33 @@ class Worker:
             self._deliver.pop(sequence.id, None)
             if sequence.status != "ended":
                 self.engine.abort(sequence)
+
+
+class Stream:
+    """An iterator over the outputs of one request."""
+
+    def __init__(self, worker: Worker, sequences: list[Sequence], outputs: "SimpleQueue[Output]") -> None:
+        self.worker, self.sequences, self.outputs = worker, sequences, outputs
+        self.num_open = len(sequences)
+
+    def __iter__(self) -> "Stream":
+        return self
+
+    def __next__(self) -> Output:
+        if not self.num_open:
+            raise StopIteration
+        output = self.outputs.get()
+        self.num_open -= output.finish_reason is not None
+        return output
+
+    def close(self) -> None:
+        """Abort what still runs."""
+        if self.num_open:
+            self.num_open = 0
+            self.worker.abort(*self.sequences)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[Output], None], output: Output) -> None:

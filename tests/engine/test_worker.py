@@ -72,6 +72,14 @@ def test_leaving_a_stream_early_gives_its_blocks_back(worker: Worker) -> None:
     wait_until_idle(worker)
 
 
+def test_a_stream_that_nobody_began_to_read_gives_its_blocks_back(worker: Worker) -> None:
+    stream = worker.stream(request(2, max_tokens=200))
+    sequence = stream.sequences[0]
+    del stream
+    wait_until_idle(worker)
+    assert sequence.finish_reason == "aborted"
+
+
 def test_leaving_an_asyncio_stream_early_gives_its_blocks_back(worker: Worker) -> None:
     async def look_once() -> None:
         stream = worker.stream_async(request(2, max_tokens=200))
