@@ -84,6 +84,11 @@ class LLM:
             )
         )
 
+    @property
+    def cache_note(self) -> str:
+        """What the latent cache holds and takes."""
+        return str(self.worker.engine.cache_plan)
+
     @torch.inference_mode()
     def logits(self, token_ids: Sequence[int], images: Sequence[Tensor] = ()) -> Tensor:
         """Scores of the next token behind every token, float32 [tokens, vocabulary], without a cache."""

@@ -28,20 +28,22 @@ def chat_command(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
+    cache: options.Cache = None,
     skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
     from small4.chat import Sampling
     from small4.cli.ink import Ink
     from small4.cli.repl import Repl, Settings
-    from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, read_image
+    from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, parse_size, read_image
     from small4.cli.speaker import default_effort, load_speaker
 
     wanted_effort = None if effort is None else parse_effort(effort)
     pictures = [read_image(path) for path in images or ()]
     check_budget(budget)
     check_max_tokens(max_tokens)
-    speaker = load_speaker(model, check_digests=not skip_digests)
+    cache_bytes = parse_size(cache)
+    speaker = load_speaker(model, check_digests=not skip_digests, cache_bytes=cache_bytes)
     settings = Settings(
         effort=wanted_effort or default_effort(speaker),
         system=None if system is None else check_text(system),

@@ -24,6 +24,10 @@ Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same 
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", metavar="N", help="Most tokens of an answer, thinking included.")
 ]
+Cache = Annotated[
+    str | None,
+    typer.Option("--cache", metavar="SIZE", help="Memory for the latent cache: 512M, 4G. Left out: a share."),
+]
 SkipDigests = Annotated[
     bool, typer.Option("--skip-digests", help="Load without comparing the files with their manifest.")
 ]

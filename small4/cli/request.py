@@ -1,10 +1,11 @@
 """What the user typed, as a chat request: effort, budget, images and text, each checked with the way out."""
 
+import re
 import sys
 from pathlib import Path
 
 from small4.chat import EFFORTS, Effort, ImagePart, Message, TextPart
-from small4.errors import EffortError, ImageError, RequestError, SamplingError
+from small4.errors import ConfigError, EffortError, ImageError, RequestError, SamplingError
 
 MAX_IMAGE_BYTES = 10 * 2**20  # as in tokenizer/images.py, here before the file is read
 
@@ -32,6 +33,16 @@ def check_budget(budget: int | None) -> int | None:
     if budget is not None and budget < 0:
         raise SamplingError(f"the thinking budget is {budget}; it must be at least 0 tokens, or left out for none")
     return budget
+
+
+def parse_size(text: str | None) -> int | None:
+    """Bytes of a size such as 512M or 1.5G, in powers of 1024; None is left out."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{1,12}(?:\.\d{1,3})?)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
+    if found is None:
+        raise ConfigError(f"a size is a number with K, M, G or T behind it, as 512M or 4G, not {text[:40]!r}")
+    return int(float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1)) if found[2] else int(float(found[1]))
 
 
 def check_max_tokens(max_tokens: int | None) -> int | None:

@@ -28,13 +28,22 @@ def run_command(
     seed: options.Seed = None,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
+    cache: options.Cache = None,
     skip_digests: options.SkipDigests = False,
     show_usage: Annotated[bool, typer.Option("--usage", "-u", help="Tokens and times at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
 ) -> None:
     """Ask one question: small4 run nano "17+48+36"."""
     from small4.chat import ChatRequest, Message, Sampling
-    from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, read_image, user_message
+    from small4.cli.request import (
+        check_budget,
+        check_max_tokens,
+        check_text,
+        parse_effort,
+        parse_size,
+        read_image,
+        user_message,
+    )
     from small4.cli.speaker import default_effort, load_speaker
     from small4.hub.names import NANO
 
@@ -44,7 +53,8 @@ def run_command(
     prefix = () if system is None else (Message("system", check_text(system)),)
     check_budget(budget)
     check_max_tokens(max_tokens)
-    speaker = load_speaker(model or NANO, check_digests=not skip_digests)
+    cache_bytes = parse_size(cache)
+    speaker = load_speaker(model or NANO, check_digests=not skip_digests, cache_bytes=cache_bytes)
     request = ChatRequest(
         messages=(*prefix, user_message(question, pictures)),
         effort=wanted_effort or default_effort(speaker),
@@ -94,4 +104,5 @@ def answer_once(
         err.line(note, "dim")
     if show_usage and not as_json:
         err.line(usage_note(told), "dim")
+        err.line(speaker.cache_note, "dim")
     return told.answer.finish_reason != "aborted"

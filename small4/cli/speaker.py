@@ -24,10 +24,13 @@ class Speaker(Protocol):
     @property
     def context_length(self) -> int: ...
 
+    @property
+    def cache_note(self) -> str: ...
+
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]: ...
 
 
-def load_speaker(model: str, *, check_digests: bool = True) -> Speaker:
+def load_speaker(model: str, *, check_digests: bool = True, cache_bytes: int | None = None) -> Speaker:
     """The model of that name; while it loads, a terminal says so."""
     locate(model)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
@@ -36,9 +39,11 @@ def load_speaker(model: str, *, check_digests: bool = True) -> Speaker:
     try:
         import torch
 
+        from small4.engine.config import EngineConfig
         from small4.llm import load
 
-        speaker = load(model, check_digests=check_digests)
+        config = EngineConfig(cache_bytes=cache_bytes)
+        speaker = load(model, check_digests=check_digests, engine=config)
         if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)

@@ -265,7 +265,7 @@ class Engine:
         if self.scheduler.blocks_for(num_tokens) > self.cache_plan.num_blocks:
             raise CacheTooSmallError(
                 f"the prompt and max_tokens need {num_tokens} tokens of cache, which holds "
-                f"{self.cache_plan.num_tokens}; shorten the prompt, lower max_tokens, or raise --cache-bytes"
+                f"{self.cache_plan.num_tokens}; shorten the prompt, lower max_tokens, or give the cache more (--cache)"
             )
         if self.num_waiting + request.num_sequences > self.config.max_waiting:
             raise BusyError(f"{self.num_waiting} sequences wait already, the limit is {self.config.max_waiting}; retry")

@@ -58,7 +58,7 @@ def plan_cache(
     if budget < block_bytes:
         raise MemoryBudgetError(
             f"the cache has {budget:,} bytes and one block of {config.block_size} tokens takes {block_bytes:,}; "
-            f"{block_bytes - budget:,} are missing: free memory, or raise --cache-bytes"
+            f"{block_bytes - budget:,} are missing: free memory, or give the cache more (--cache)"
         )
     num_blocks = min(budget // block_bytes, -(-max_tokens // config.block_size))
     return CachePlan(num_blocks, config.block_size, token_bytes)

@@ -25,6 +25,7 @@ class ScriptedSpeaker:
         self.name = "nano" if is_nano else "some/model"
         self.is_nano = is_nano
         self.context_length = context_length
+        self.cache_note = "cache: 1 block"
 
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
         self.requests.append(request)

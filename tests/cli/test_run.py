@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from small4.chat import ChatRequest, Finish, Message, TextDelta, Usage
+from small4.cli.request import parse_size
 from small4.cli.run import answer_once, sort_words
 from small4.cli.speaker import default_effort
-from small4.errors import CheckpointNotFoundError, RequestError
+from small4.errors import CheckpointNotFoundError, ConfigError, RequestError
 from tests.cli.scripted import NANO_LABEL, ScriptedSpeaker
 
 REQUEST = ChatRequest(messages=(Message("user", "17+48"),))
@@ -114,3 +115,17 @@ def test_a_cut_off_answer_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_only_a_nano_thinks_unasked() -> None:
     assert default_effort(ScriptedSpeaker()) == "high"
     assert default_effort(ScriptedSpeaker(is_nano=False)) == "none"
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("4096", 4096), ("512M", 2**29), ("1.5G", 3 * 2**29), ("2gib", 2**31), ("1 K", 1024), (None, None)],
+)
+def test_a_size_is_read_in_powers_of_1024(text: str | None, size: int | None) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["much", "-1G", "1X", "", "1e9"])
+def test_a_size_that_is_none_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="512M"):
+        parse_size(text)

@@ -259,7 +259,7 @@ def test_a_full_line_refuses_with_its_limit(model: Transformer) -> None:
 
 
 def test_a_cache_that_holds_no_block_says_how_much_is_missing(model: Transformer) -> None:
-    with pytest.raises(MemoryBudgetError, match=r"are missing.*--cache-bytes"):
+    with pytest.raises(MemoryBudgetError, match=r"are missing.*--cache"):
         Engine(model, EngineConfig(cache_bytes=100))
 
 
