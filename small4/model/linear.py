@@ -1,8 +1,10 @@
-"""The linear layer of the model, without bias."""
+"""The linear layer of the model, without bias: with plain weights, or with packed ones for inference."""
 
 from torch import Tensor, nn
 
 from small4.kernels.linear import linear
+from small4.kernels.ops import Kernels
+from small4.kernels.quantized import PackedWeight
 
 
 class Linear(nn.Linear):
@@ -13,3 +15,15 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(x, self.weight)
+
+
+class PackedLinear(nn.Module):
+    """x W^T with int8 or int4 weights. It has no parameters: packed weights are neither trained nor saved."""
+
+    def __init__(self, weight: PackedWeight, kernels: Kernels) -> None:
+        super().__init__()
+        self.weight = weight
+        self.product = kernels.linear(weight)
+
+    def forward(self, x_TD: Tensor) -> Tensor:
+        return self.product(x_TD)

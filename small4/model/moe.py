@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from small4.kernels.experts import few_experts, grouped_experts, sorted_experts
+from small4.kernels.ops import Kernels
+from small4.kernels.quantized import PackedWeight
 from small4.kernels.reference import route
 from small4.model.config import ModelConfig, MoeConfig
 
@@ -29,6 +31,24 @@ class Experts(nn.Module):
         if torch.is_grad_enabled():
             return grouped_experts(*call)
         return few_experts(*call) if x_TD.shape[0] <= 2 else sorted_experts(*call)
+
+
+class PackedExperts(nn.Module):
+    """Routed experts with int8 or int4 weights, and the shared one with them; without parameters."""
+
+    def __init__(
+        self,
+        w13: PackedWeight,
+        w2: PackedWeight,
+        shared: tuple[PackedWeight, PackedWeight] | None,
+        kernels: Kernels,
+    ) -> None:
+        super().__init__()
+        self.weights = (w13, w2, shared)
+        self.sum = kernels.experts(w13, w2, shared)
+
+    def forward(self, x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor) -> Tensor:
+        return self.sum(x_TD, weights_TK, expert_ids_TK)
 
 
 def choose_experts(

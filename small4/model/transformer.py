@@ -38,8 +38,7 @@ class Transformer(nn.Module):
             self.vision_language_adapter = Adapter(config)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        if not config.tied_embeddings:
-            self.output = Linear(config.dim, config.vocab_size)
+        self.output: nn.Module | None = None if config.tied_embeddings else Linear(config.dim, config.vocab_size)
         self.frequencies_R = rope_frequencies(config)  # not a buffer: it must stay float32 in a bf16 model
         self.routing_observer: RoutingObserver | None = None  # training listens here for balance and load
 
@@ -87,8 +86,10 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary scores [T, W] of normed hidden states."""
-        weight = self.tok_embeddings.weight if self.config.tied_embeddings else self.output.weight
-        return linear(hidden_TD, weight)
+        if self.output is None:
+            return linear(hidden_TD, self.tok_embeddings.weight)
+        logits_TW: Tensor = self.output(hidden_TD)
+        return logits_TW
 
 
 class Block(nn.Module):
@@ -105,9 +106,9 @@ class Block(nn.Module):
             self.feed_forward = SwiGLU(config.dim, config.hidden_dim)
             return
         self.gate = Linear(config.dim, self.moe.num_experts)
-        self.experts = Experts(config.dim, self.moe)
-        if self.moe.num_shared_experts:
-            self.shared_experts = SwiGLU(config.dim, self.moe.expert_hidden_dim * self.moe.num_shared_experts)
+        self.experts: nn.Module = Experts(config.dim, self.moe)
+        num_shared = self.moe.num_shared_experts
+        self.shared_experts = SwiGLU(config.dim, self.moe.expert_hidden_dim * num_shared) if num_shared else None
 
     def forward(
         self, x_TD: Tensor, positions: Positions, attention: Attention, observer: RoutingObserver | None = None
@@ -121,7 +122,7 @@ class Block(nn.Module):
             return dense_TD
         weights_TK, expert_ids_TK = choose_experts(self.gate, self.moe, self.layer, h_TD, observer)
         out_TD: Tensor = self.experts(h_TD, weights_TK, expert_ids_TK)
-        if self.moe.num_shared_experts:
+        if self.shared_experts is not None:
             out_TD = out_TD + self.shared_experts(h_TD)
         return out_TD
 

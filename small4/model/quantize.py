@@ -1,0 +1,70 @@
+"""Weights of a model in memory become int8 or int4, for inference on the CPU.
+
+What is packed: the projections of attention, the experts and dense feed-forwards, and the output head. What stays as it
+is: norms and gates (small, and rounding a gate sends tokens to other experts), embeddings (one row is read per token),
+`wkv_b` (absorbed attention multiplies by it from both sides, head by head), and the image path. Under int4 these are
+int8: the head, `wkv_a_with_mqa` (its output is cached and read by every later token), and rows shorter than 256, whose
+few bytes buy nothing (docs/decisions/0008-packed-weights.md has the measurements).
+"""
+
+import torch
+from torch import Tensor
+
+from small4.errors import ConfigError
+from small4.kernels.ops import Kernels, backend
+from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack, pack
+from small4.model.layers import SwiGLU
+from small4.model.linear import Linear, PackedLinear
+from small4.model.moe import Experts, PackedExperts
+from small4.model.transformer import Block, Transformer
+
+MIN_INT4_COLUMNS = 256
+PLAIN = ("gate", "wkv_b")
+
+
+def quantize_model(
+    model: Transformer, kind: Kind, kernels: Kernels | None = None, *, min_int4_columns: int = MIN_INT4_COLUMNS
+) -> None:
+    """Pack the weights in place, layer by layer, so that no more than one layer is held twice."""
+    if kind not in ("int8", "int4"):
+        raise ConfigError(f"quant is {kind!r}; it must be int8 or int4")
+    if any(isinstance(module, PackedLinear | PackedExperts) for module in model.modules()):
+        raise ConfigError("the weights are packed already; load the model again to pack them otherwise")
+    packer = _Packer(kind, kernels or backend(), min_int4_columns)
+    with torch.no_grad():
+        for block in model.layers:
+            assert isinstance(block, Block)
+            packer.pack_block(block)
+        head = model.output.weight if isinstance(model.output, Linear) else model.tok_embeddings.weight
+        if can_pack(head.shape[-1]):
+            model.output = PackedLinear(pack(head, "int8"), packer.kernels)
+
+
+class _Packer:
+    def __init__(self, kind: Kind, kernels: Kernels, min_int4_columns: int) -> None:
+        self.kind, self.kernels, self.min_int4_columns = kind, kernels, min_int4_columns
+
+    def pack_block(self, block: Block) -> None:
+        if block.moe is not None:
+            self.pack_experts(block)
+        for parent in list(block.modules()):
+            for name, child in list(parent.named_children()):
+                if isinstance(child, Linear) and name not in PLAIN and can_pack(child.in_features):
+                    kind = "int8" if name == "wkv_a_with_mqa" else self.kind_for(child.weight)
+                    setattr(parent, name, PackedLinear(pack(child.weight, kind), self.kernels))
+
+    def pack_experts(self, block: Block) -> None:
+        """Routed and shared experts together, all of one kind; where a width forbids it they stay as they are."""
+        experts, shared = block.experts, block.shared_experts
+        if not isinstance(experts, Experts) or experts.w13.shape[2] % GROUP or experts.w2.shape[2] % GROUP:
+            return
+        kind = min(self.kind_for(experts.w13), self.kind_for(experts.w2), key=("int8", "int4").index)
+        packed_shared = None if shared is None else self.pack_shared(shared, kind)
+        block.experts = PackedExperts(pack(experts.w13, kind), pack(experts.w2, kind), packed_shared, self.kernels)
+        block.shared_experts = None
+
+    def pack_shared(self, shared: SwiGLU, kind: Kind) -> tuple[PackedWeight, PackedWeight]:
+        return pack(torch.cat([shared.w1.weight, shared.w3.weight]), kind), pack(shared.w2.weight, kind)
+
+    def kind_for(self, weight: Tensor) -> Kind:
+        return "int8" if weight.shape[-1] < self.min_int4_columns else self.kind
