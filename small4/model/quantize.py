@@ -4,7 +4,7 @@ What is packed: the projections of attention, the experts and dense feed-forward
 is: norms and gates (small, and rounding a gate sends tokens to other experts), embeddings (one row is read per token),
 `wkv_b` (absorbed attention multiplies by it from both sides, head by head), and the image path. Under int4 these are
 int8: the head, `wkv_a_with_mqa` (its output is cached and read by every later token), and rows shorter than 256, whose
-few bytes buy nothing (docs/decisions/0008-packed-weights.md has the measurements).
+few bytes buy nothing (docs/decisions/0009-packed-weights.md has the measurements).
 """
 
 import torch
