@@ -1,7 +1,7 @@
 """small4 runs Mistral Small 4 your way. `small4.load` gives a model to score, generate and chat with."""
 
-from typing import TYPE_CHECKING, Any
-
+# As `typing` has it, which is not imported: the command passes through here before it can take Ctrl-C quietly.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from small4.answer import Answer
     from small4.llm import LLM, load
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __all__ = ["LLM", "Answer", "load"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the model half only when it is asked for: `small4 --help` must not load torch."""
     if name not in __all__:
         raise AttributeError(f"module 'small4' has no attribute {name!r}")

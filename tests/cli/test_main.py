@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +179,38 @@ def test_control_c_anywhere_exits_with_130(small4: Small4, failing: Callable[[Ba
     failing(KeyboardInterrupt())
     done = small4("list")
     assert (done.returncode, done.stderr) == (130, "")
+
+
+INTERRUPTED = "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+
+
+def entry_point() -> str:
+    """A program that does what the installed `small4` does."""
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    module, name = scripts["small4"].split(":")
+    return f"from {module} import {name}; {name}()"
+
+
+@pytest.mark.parametrize("package", ["typer", "torch"])
+@pytest.mark.parametrize("command", [["-c", entry_point()], ["-m", "small4"]], ids=["small4", "python -m small4"])
+def test_control_c_while_it_loads_exits_with_130_in_silence(package: str, command: list[str], tmp_path: Path) -> None:
+    (tmp_path / f"{package}.py").write_text(INTERRUPTED)  # found before the real one
+    done = subprocess.run(
+        [sys.executable, *command, "run", "nano", "17+48"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job ignores it
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_nothing_is_loaded_before_control_c_is_taken_care_of() -> None:
+    program = "import sys; before = set(sys.modules); import small4.__main__; print(*set(sys.modules) - before)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == {"small4", "small4.__main__"}
 
 
 def test_what_the_system_refuses_is_told_with_its_path(
