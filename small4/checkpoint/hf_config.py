@@ -19,6 +19,29 @@ from small4.model.config import ModelConfig, MoeConfig, QueryScalingConfig, Visi
 TEXT_ARCHITECTURE = "Mistral4ForCausalLM"
 IMAGE_ARCHITECTURE = "Mistral3ForConditionalGeneration"
 TRANSFORMERS_VISION_EPS = 1e-5  # fixed in transformers' code; its config has no field for it
+# Our field -> Hugging Face's, for whole numbers.
+TEXT_NAMES = {
+    "vocab_size": "vocab_size",
+    "dim": "hidden_size",
+    "hidden_dim": "intermediate_size",
+    "n_layers": "num_hidden_layers",
+    "n_heads": "num_attention_heads",
+    "q_lora_rank": "q_lora_rank",
+    "kv_lora_rank": "kv_lora_rank",
+    "qk_nope_head_dim": "qk_nope_head_dim",
+    "qk_rope_head_dim": "qk_rope_head_dim",
+    "v_head_dim": "v_head_dim",
+    "max_position_embeddings": "max_position_embeddings",
+}
+MOE_NAMES = {
+    "expert_hidden_dim": "moe_intermediate_size",
+    "num_experts": "n_routed_experts",
+    "num_experts_per_tok": "num_experts_per_tok",
+    "num_shared_experts": "n_shared_experts",
+    "first_k_dense_replace": "first_k_dense_replace",
+    "num_expert_groups": "n_group",
+    "num_expert_groups_per_tok": "topk_group",
+}
 FP8_LEFT_ALONE = ("lm_head", "model.vision_tower", "model.multi_modal_projector")
 
 
@@ -34,22 +57,14 @@ def from_hf(raw: Mapping[str, Any], *, has_output: bool | None = None) -> ModelC
     text.expect("attention_bias", False, default=False)
     text.expect("norm_topk_prob", True, default=True)
     text.expect("rope_interleave", True, default=True)
-    defaults = ModelConfig()
-    moe = _hf_moe(text)
+    moe = MoeConfig(
+        **_integers(text, MOE_NAMES, MoeConfig()),
+        routed_scale=text.number("routed_scaling_factor", MoeConfig().routed_scale),
+    )
     config = ModelConfig(
-        dim=text.integer("hidden_size", defaults.dim),
-        n_layers=text.integer("num_hidden_layers", defaults.n_layers),
-        n_heads=text.integer("num_attention_heads", defaults.n_heads),
-        q_lora_rank=text.integer("q_lora_rank", defaults.q_lora_rank),
-        kv_lora_rank=text.integer("kv_lora_rank", defaults.kv_lora_rank),
-        qk_nope_head_dim=text.integer("qk_nope_head_dim", defaults.qk_nope_head_dim),
-        qk_rope_head_dim=text.integer("qk_rope_head_dim", defaults.qk_rope_head_dim),
-        v_head_dim=text.integer("v_head_dim", defaults.v_head_dim),
-        hidden_dim=text.integer("intermediate_size", defaults.hidden_dim),
-        vocab_size=text.integer("vocab_size", defaults.vocab_size),
-        norm_eps=text.number("rms_norm_eps", defaults.norm_eps),
+        **_integers(text, TEXT_NAMES, ModelConfig()),
+        norm_eps=text.number("rms_norm_eps", ModelConfig().norm_eps),
         rope_theta=theta,
-        max_position_embeddings=text.integer("max_position_embeddings", defaults.max_position_embeddings),
         tied_embeddings=Fields({"tie_word_embeddings": tied}, top.where).flag("tie_word_embeddings", False),
         moe=moe,
         yarn=yarn,
@@ -76,18 +91,9 @@ def _hf_sections(top: Fields) -> tuple[Fields, Fields | None]:
     return text, top.section("vision_config")
 
 
-def _hf_moe(text: Fields) -> MoeConfig:
-    defaults = MoeConfig()
-    return MoeConfig(
-        num_experts=text.integer("n_routed_experts", defaults.num_experts),
-        num_experts_per_tok=text.integer("num_experts_per_tok", defaults.num_experts_per_tok),
-        num_shared_experts=text.integer("n_shared_experts", defaults.num_shared_experts),
-        expert_hidden_dim=text.integer("moe_intermediate_size", defaults.expert_hidden_dim),
-        routed_scale=text.number("routed_scaling_factor", defaults.routed_scale),
-        first_k_dense_replace=text.integer("first_k_dense_replace", defaults.first_k_dense_replace),
-        num_expert_groups=text.integer("n_group", 1),
-        num_expert_groups_per_tok=text.integer("topk_group", 1),
-    )
+def _integers(fields: Fields, names: Mapping[str, str], defaults: ModelConfig | MoeConfig) -> dict[str, Any]:
+    """Our fields of those names, read under Hugging Face's."""
+    return {ours: fields.integer(theirs, getattr(defaults, ours)) for ours, theirs in names.items()}
 
 
 def _hf_rope(text: Fields) -> tuple[YarnConfig | None, QueryScalingConfig | None, float]:
@@ -199,32 +205,16 @@ def _hf_text(config: ModelConfig) -> dict[str, Any]:
         raise ConfigError("a Hugging Face config of this architecture needs experts; save in a native format")
     return {
         "model_type": "mistral4",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.dim,
-        "intermediate_size": config.hidden_dim,
-        "moe_intermediate_size": moe.expert_hidden_dim,
-        "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads,
+        **{theirs: getattr(config, ours) for ours, theirs in TEXT_NAMES.items()},
+        **{theirs: getattr(moe, ours) for ours, theirs in MOE_NAMES.items()},
         "num_key_value_heads": config.n_heads,
-        "q_lora_rank": config.q_lora_rank,
-        "kv_lora_rank": config.kv_lora_rank,
-        "qk_nope_head_dim": config.qk_nope_head_dim,
-        "qk_rope_head_dim": config.qk_rope_head_dim,
-        "v_head_dim": config.v_head_dim,
         "head_dim": config.head_dim,
-        "n_routed_experts": moe.num_experts,
-        "n_shared_experts": moe.num_shared_experts,
-        "num_experts_per_tok": moe.num_experts_per_tok,
-        "first_k_dense_replace": moe.first_k_dense_replace,
-        "n_group": moe.num_expert_groups,
-        "topk_group": moe.num_expert_groups_per_tok,
         "norm_topk_prob": True,
         "routed_scaling_factor": moe.routed_scale,
         "hidden_act": "silu",
         "attention_bias": False,
         "attention_dropout": 0.0,
         "rms_norm_eps": config.norm_eps,
-        "max_position_embeddings": config.max_position_embeddings,
         "tie_word_embeddings": config.tied_embeddings,
         "rope_interleave": True,
         "rope_parameters": _hf_rope_section(config),

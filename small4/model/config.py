@@ -11,6 +11,7 @@ from small4.errors import ConfigError
 # A config is read before its tensors: without these, one number in a hostile file would take hours or all memory.
 MAX_LAYERS, MAX_HEADS, MAX_EXPERTS = 1024, 4096, 4096
 MAX_WIDTH, MAX_IDS = 2**20, 2**24
+MAX_IMAGE_SIDE = 16_384  # pixels; the tokenizer takes no larger image
 
 
 def _require(condition: bool, message: str) -> None:
@@ -116,6 +117,8 @@ class VisionConfig:
             ("hidden_size", MAX_WIDTH),
             ("intermediate_size", MAX_WIDTH),
             ("patch_size", MAX_HEADS),
+            ("image_size", MAX_IMAGE_SIDE),
+            ("max_image_size", MAX_IMAGE_SIDE),
             ("num_channels", MAX_HEADS),
             ("spatial_merge_size", MAX_HEADS),
         ):

@@ -1,6 +1,6 @@
 """Named nano configurations: a shape, a mix of tasks, and a schedule."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from small4.chat import Effort
 from small4.errors import ConfigError
@@ -93,7 +93,8 @@ NANO_MIX: dict[Effort, dict[str, float]] = {
     },
 }
 
-TEST_SHAPE = ModelConfig(
+TEST_SHAPE = replace(
+    NANO_SHAPE,
     dim=32,
     n_layers=2,
     n_heads=2,
@@ -103,13 +104,7 @@ TEST_SHAPE = ModelConfig(
     qk_rope_head_dim=8,
     v_head_dim=16,
     hidden_dim=64,
-    vocab_size=3072,
-    tied_embeddings=True,
-    max_position_embeddings=2048,
     moe=MoeConfig(num_experts=4, num_experts_per_tok=2, expert_hidden_dim=32),
-    yarn=YarnConfig(factor=4.0, original_max_position_embeddings=512),
-    llama_4_scaling=QueryScalingConfig(original_max_position_embeddings=512),
-    vision=None,
 )
 
 TEST_MIX: dict[Effort, dict[str, float]] = {"none": {"sum2": 1.0}, "high": {"sum2": 1.0, "talk": 0.2}}

@@ -119,6 +119,15 @@ def test_values_that_small4_cannot_run_are_refused(change, error, message):
         from_hf(to_hf(TEXT, "hf-bf16") | change)
 
 
+@pytest.mark.parametrize("name", ["image_size", "max_image_size"])
+@pytest.mark.parametrize("value", [0, 16_385, 2**40])
+def test_an_image_side_of_absurd_size_is_refused(name, value):
+    raw = to_hf(IMAGES, "hf-bf16")
+    raw["vision_config"][name] = value
+    with pytest.raises(ConfigError, match=f"{name} is {value}; it must lie in 1 to 16384"):
+        from_hf(raw)
+
+
 def test_vision_that_small4_cannot_run_is_refused():
     raw = to_hf(IMAGES, "hf-bf16")
     raw["vision_config"]["hidden_act"] = "gelu"
