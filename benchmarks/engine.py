@@ -124,13 +124,7 @@ def main() -> int:
 
 def build(arguments: argparse.Namespace) -> dict[str, Contender]:
     """All contenders over one set of weights, N(0, 0.02); norms are 1."""
-    config = mini_config(arguments.layers)
-    with torch.device("meta"):
-        model = Transformer(config).to(torch.bfloat16)
-    generator, state = torch.Generator().manual_seed(0), {}
-    for name, parameter in model.named_parameters():
-        tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
-        state[name] = tensor.fill_(1.0) if tensor.ndim == 1 else tensor.normal_(0.0, 0.02, generator=generator)
+    state = random_state(arguments.layers)
     contenders: dict[str, Contender] = {}
     for weights in arguments.weights:
         for is_plain in [False, True] if arguments.plain else [False]:
@@ -138,8 +132,19 @@ def build(arguments: argparse.Namespace) -> dict[str, Contender]:
                 engine_model(arguments.layers, state, weights, is_plain), is_plain
             )
     if not arguments.no_peers:
-        contenders["transformers bf16, grouped_mm"] = Theirs(share(config, state), "grouped_mm")
+        contenders["transformers bf16, grouped_mm"] = Theirs(share(mini_config(arguments.layers), state), "grouped_mm")
     return contenders
+
+
+def random_state(num_layers: int) -> dict[str, Tensor]:
+    """Weights of the miniature."""
+    with torch.device("meta"):
+        model = Transformer(mini_config(num_layers))
+    generator, state = torch.Generator().manual_seed(0), {}
+    for name, parameter in model.named_parameters():
+        tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        state[name] = tensor.fill_(1.0) if tensor.ndim == 1 else tensor.normal_(0.0, 0.02, generator=generator)
+    return state
 
 
 def engine_model(num_layers: int, state: dict[str, Tensor], weights: str, is_plain: bool) -> Transformer:
