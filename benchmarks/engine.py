@@ -24,6 +24,7 @@ from benchmarks.report import print_table, write_results
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
 from small4.kernels.ops import backend
+from small4.model.quantize import quantize_model
 from small4.model.transformer import Transformer
 
 STREAMS = (1, 8, 32)
@@ -107,7 +108,7 @@ def main() -> int:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--weights", nargs="+", default=["bf16"], choices=["bf16", "int8", "int4"])
+    parser.add_argument("--weights", nargs="+", default=["bf16", "int8", "int4"], choices=["bf16", "int8", "int4"])
     parser.add_argument("--plain", action="store_true", help="also without the kernel library")
     parser.add_argument("--no-peers", action="store_true", help="leave transformers out")
     arguments = parser.parse_args()
@@ -154,9 +155,7 @@ def engine_model(num_layers: int, state: dict[str, Tensor], weights: str, is_pla
     model.load_state_dict(state, assign=True)
     model.eval().requires_grad_(False)
     if weights != "bf16":
-        from small4.model.quantize import quantize_model
-
-        quantize_model(model, weights, native=not is_plain)
+        quantize_model(model, weights, backend(native=not is_plain))  # type: ignore[arg-type]
     return model
 
 
