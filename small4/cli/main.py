@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from small4.cli.bench import bench_command
 from small4.cli.chat import chat_command
 from small4.cli.convert import convert_command
 from small4.cli.inspection import show_command, verify_command
@@ -36,6 +37,7 @@ app.command("rm", short_help="Delete a model from the hub cache.")(remove_comman
 app.command("show", short_help="Tell what a checkpoint is.")(show_command)
 app.command("verify", short_help="Check every byte of a checkpoint.")(verify_command)
 app.command("convert", short_help="Write a checkpoint in another format.")(convert_command)
+app.command("bench", short_help="Time the engine on this machine.")(bench_command)
 app.command("train", short_help="Train a nano from nothing.")(train_command)
 app.command("eval", short_help="Measure a nano on held-out problems.")(eval_command)
 

@@ -2,11 +2,15 @@
 
 import sys
 from collections.abc import Iterator
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from small4.chat import ChatEvent, ChatRequest, Effort
 from small4.cli.ink import Ink
 from small4.hub.names import locate
+
+if TYPE_CHECKING:
+    from small4.engine.engine import Engine
+    from small4.model.transformer import Transformer
 
 NANO_NOTE = "a small demonstration model of the same architecture, not Mistral Small 4"
 FEW_PARAMETERS = 100_000_000
@@ -44,13 +48,34 @@ def load_speaker(model: str, *, check_digests: bool = True, cache_bytes: int | N
 
         config = EngineConfig(cache_bytes=cache_bytes)
         speaker = load(model, check_digests=check_digests, engine=config)
-        if sum(parameter.numel() for parameter in speaker.model.parameters()) < FEW_PARAMETERS:
+        if is_small(speaker.model):
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)
             speaker.is_nano = True  # one that the user trained is a nano like the shipped one, and has to say so
         return speaker
     finally:
         ink.erase_line()
+
+
+def is_small(model: "Transformer") -> bool:
+    """Whether a model is of a nano's size."""
+    return sum(parameter.numel() for parameter in model.parameters()) < FEW_PARAMETERS
+
+
+def load_engine(model: str, max_running: int) -> "Engine":
+    """The engine of a model by itself, for measuring; without the prefix cache, so that every prompt is computed."""
+    locate(model)
+    import torch
+
+    from small4.engine.config import EngineConfig
+    from small4.engine.engine import Engine
+    from small4.llm import load
+
+    llm = load(model)
+    if is_small(llm.model):
+        torch.set_num_threads(1)
+    config = EngineConfig(max_running=max_running, has_prefix_cache=False)
+    return Engine(llm.model, config, context_length=llm.context_length, num_ids=llm.tokenizer.vocab_size)
 
 
 def label(speaker: Speaker) -> str:
