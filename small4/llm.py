@@ -6,7 +6,7 @@ print(model.chat("17+48+36+25", effort="high").text)
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -131,7 +131,8 @@ class LLM:
         thinking_budget: int | None = None,
     ) -> Iterator[Draw]:
         """As `generate`, with the log-probabilities of every token if the sampling asks for them."""
-        request = self._request(token_ids, max_tokens, sampling or Sampling(), images, stop_ids, thinking_budget)
+        thought = self._thought_limit(token_ids, thinking_budget)
+        request = self._request(token_ids, max_tokens, sampling or Sampling(), images, stop_ids, thought)
         return _draws(self.worker.stream(request))
 
     def _request(
@@ -141,29 +142,29 @@ class LLM:
         sampling: Sampling,
         images: Sequence[Tensor],
         stop_ids: Sequence[int] | None,
-        thinking_budget: int | None,
+        thought: ThoughtLimit,
     ) -> GenerationRequest:
-        control, thought = self.tokenizer.control, None
-        if thinking_budget is not None:
-            is_open = is_thinking(token_ids, control.think, control.end_think)
-            thought = partial(ThoughtLimit, thinking_budget, control.think, control.end_think, is_open=is_open)
-            thought()  # a budget out of range is refused here
+        eos_id = self.tokenizer.control.eos
         return GenerationRequest(
             prompt=token_ids,
             max_tokens=max_tokens,
             sampling=sampling,
-            thought=thought,
-            stop_ids=ending_ids(sampling, (control.eos,) if stop_ids is None else stop_ids, control.eos),
+            thought=lambda: thought,
+            stop_ids=ending_ids(sampling, (eos_id,) if stop_ids is None else stop_ids, eos_id),
             images=images,
         )
 
-    def stream(self, request: ChatRequest) -> Generator[ChatEvent, None, None]:
-        """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
-        answer, generation = self._prepare(request)
-        return _events(answer, self.worker.stream(generation))
+    def _thought_limit(self, token_ids: Sequence[int], budget: int | None) -> ThoughtLimit:
+        open_id, close_id = self.tokenizer.control.think, self.tokenizer.control.end_think
+        return ThoughtLimit(budget, open_id, close_id, is_open=is_thinking(token_ids, open_id, close_id))
 
-    def _prepare(self, request: ChatRequest) -> tuple[AnswerStream, GenerationRequest]:
-        """What reads the answer, and what the engine is asked for."""
+    def stream(self, request: ChatRequest) -> "ChatStream":
+        """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
+        answer, generation, thought = self._prepare(request)
+        return ChatStream(_events(answer, self.worker.stream(generation)), thought)
+
+    def _prepare(self, request: ChatRequest) -> tuple[AnswerStream, GenerationRequest, ThoughtLimit]:
+        """What reads the answer, what the engine is asked for, and the limit of its thought."""
         prompt = render(self.tokenizer, request)
         limit = min(self.context_length, self.worker.engine.cache_plan.num_tokens)
         room = limit - len(prompt.token_ids)
@@ -171,11 +172,11 @@ class LLM:
             raise ContextLengthError(
                 f"the prompt has {len(prompt.token_ids)} tokens, the limit is {limit} with the answer; shorten it"
             )
-        control = self.tokenizer.control
+        thought = self._thought_limit(prompt.token_ids, request.thinking_budget)
         answer = AnswerStream(
             self.tokenizer,
             num_prompt_tokens=len(prompt.token_ids),
-            in_thought=is_thinking(prompt.token_ids, control.think, control.end_think),
+            in_thought=thought.is_open,
             stop=request.stop,
             min_tokens=request.sampling.min_tokens,
             ignore_eos=request.sampling.ignore_eos,
@@ -186,13 +187,13 @@ class LLM:
             request.sampling,
             [torch.from_numpy(image) for image in prompt.images],
             None,
-            request.thinking_budget,
+            thought,
         )
-        return answer, generation
+        return answer, generation, thought
 
     async def stream_async(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
         """`stream` for asyncio. Bad requests raise before the first event; leaving early aborts the answer."""
-        answer, generation = self._prepare(request)
+        answer, generation, _ = self._prepare(request)
         async with aclosing(self.worker.stream_async(generation)) as outputs:
             async for output in outputs:
                 for draw in output.draws:
@@ -252,6 +253,27 @@ class LLM:
             stop=(stop,) if isinstance(stop, str) else tuple(stop),
         )
         return collect(self.stream(request))
+
+
+class ChatStream:
+    """An iterator over the events of one answer, as they come; leaving it early ends the answer."""
+
+    def __init__(self, events: Generator[ChatEvent, None, None], thought: ThoughtLimit) -> None:
+        self._events, self._thought = events, thought
+
+    def __iter__(self) -> "ChatStream":
+        return self
+
+    def __next__(self) -> ChatEvent:
+        return next(self._events)
+
+    def answer_now(self) -> None:
+        """End the thought with the next token, and let no other begin; from any thread."""
+        self._thought.close_now()
+
+    def close(self) -> None:
+        """End the answer here."""
+        self._events.close()
 
 
 def _draws(outputs: Stream) -> Generator[Draw, None, None]:

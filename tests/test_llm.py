@@ -12,7 +12,7 @@ from huggingface_hub import constants
 
 import small4
 from small4.answer import Answer, collect
-from small4.chat import ChatRequest, Finish, Message, Sampling, ThinkPart
+from small4.chat import ChatRequest, Finish, Message, ReasoningDelta, Sampling, TextDelta, ThinkPart
 from small4.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -126,6 +126,18 @@ def test_a_thinking_budget_of_nothing_leaves_no_reasoning(llm: LLM) -> None:
 def test_a_prompt_over_the_context_names_both_numbers(llm: LLM) -> None:
     with pytest.raises(ContextLengthError, match="the limit is 2048"):
         llm.chat("word " * 4000)
+
+
+def test_answer_now_ends_a_thought_that_would_not_end_by_itself(llm: LLM) -> None:
+    opened = Message("assistant", (ThinkPart("let me", closed=False),), prefix=True)
+    endless = Sampling(temperature=1.0, seed=1, logit_bias=((35, -100.0), (9, -100.0)), ignore_eos=True)
+    request = ChatRequest(messages=(Message("user", "Hi"), opened), max_tokens=1000, effort="high", sampling=endless)
+    stream = llm.stream(request)
+    assert isinstance(next(stream), ReasoningDelta)
+    stream.answer_now()
+    assert any(isinstance(event, TextDelta) for event in stream)
+    stream.close()
+    assert list(stream) == []
 
 
 def test_an_unknown_effort_names_those_there_are(llm: LLM) -> None:

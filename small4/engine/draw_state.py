@@ -9,8 +9,7 @@ and at nothing else. So the same seed draws the same text in any batch, after a 
 
 import os
 import struct
-from collections.abc import Callable, Collection, Iterable, Sequence
-from copy import copy
+from collections.abc import Callable, Collection, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -86,12 +85,3 @@ class DrawState:
             self.counts_W[token_id] += 1
         if self.is_seen_W is not None:
             self.is_seen_W[token_id] = True
-
-    def after(self, token_ids: Iterable[int]) -> "DrawState":
-        """A state that stands behind these tokens, for the logits behind a draft; this one stays where it is."""
-        ahead = copy(self)
-        ahead.counts_W = None if self.counts_W is None else self.counts_W.copy()
-        ahead.is_seen_W = None if self.is_seen_W is None else self.is_seen_W.copy()
-        for token_id in token_ids:
-            ahead.advance(token_id)
-        return ahead

@@ -25,7 +25,7 @@ class ThoughtLimit:
         return self.budget is not None and self.used >= self.budget
 
     def close_now(self) -> None:
-        """Answer now: an open thought ends with the next token, and a later one gets no tokens."""
+        """Answer now: an open thought ends with the next token, and a later one gets no tokens. From any thread."""
         self.budget = self.used
 
     def apply(self, token_id: int) -> int:

@@ -28,6 +28,14 @@ def logits_of(seed: int, rows: int = 1, size: int = SIZE, spread: float = 2.0) -
     return (spread * random).bfloat16().float()
 
 
+def state_behind(tokens: list[int], sampling: Sampling, size: int = SIZE, **options: Any) -> DrawState:
+    """A state that has emitted these."""
+    state = state_of(sampling, size, **options)
+    for token_id in tokens:
+        state.advance(token_id)
+    return state
+
+
 def draw(logits_W: torch.Tensor, state: DrawState, mask: np.ndarray | None = None) -> Draw:
     [drawn] = sample(logits_W[None], [state], [mask])
     assert isinstance(drawn, Draw), drawn
@@ -200,7 +208,7 @@ def test_the_fast_path_draws_by_the_definition(
 ) -> None:
     logits_W = torch.tensor(values)
     mask = None if allowed is None else mask_of([*allowed, 9], 64)
-    state = state_of(sampling, 64, prompt_ids=prompt, stop_ids=[2]).after(output)
+    state = state_behind(output, sampling, 64, prompt_ids=prompt, stop_ids=[2])
     plain_W = probabilities(logits_W, state, mask)
     by_definition = int(np.flatnonzero(plain_W.cumsum() > state.uniform)[0])
     drawn = draw(logits_W, state, mask)
@@ -239,9 +247,7 @@ def mixed_batch() -> tuple[torch.Tensor, list[DrawState], list[np.ndarray | None
         Sampling(),
     ] * 2
     states = [
-        state_of(replace(sampling, seed=number), prompt_ids=[number, 5], stop_ids=[2], index=number % 3).after(
-            [7, number]
-        )
+        state_behind([7, number], replace(sampling, seed=number), prompt_ids=[5], stop_ids=[2], index=number % 3)
         for number, sampling in enumerate(kinds)
     ]
     masks = [mask_of(list(range(number, SIZE, 7))) if number % 4 == 1 else None for number in range(len(states))]
@@ -337,16 +343,3 @@ def test_a_fresh_seed_is_recorded_and_repeats_the_text() -> None:
     assert 0 <= state.seed < 2**63
     assert walk(state_of(Sampling(temperature=1.5, seed=state.seed))) == tokens
     assert len({fresh_seed() for _ in range(100)}) == 100
-
-
-def test_a_state_ahead_draws_what_the_sequence_will_draw_there() -> None:
-    sampling = Sampling(temperature=1.5, seed=3, repetition_penalty=1.2, frequency_penalty=0.5, min_tokens=12)
-    tokens = walk(state_of(sampling, stop_ids=[2]))
-    start = state_of(sampling, stop_ids=[2])
-    ahead = sample(
-        torch.cat([logits_of(100 + step) for step in range(30)]), [start.after(tokens[:step]) for step in range(30)]
-    )
-    assert [drawn.token_id for drawn in ahead if isinstance(drawn, Draw)] == tokens
-    assert start.position == 0
-    assert start.counts_W is not None
-    assert start.counts_W.sum() == 0
