@@ -58,12 +58,12 @@ def test_the_recorded_evaluation_is_what_the_weights_do(nano: LLM, suite: str) -
         assert abs(score.accuracy - recorded[effort]) <= 0.01  # rounding differs from machine to machine
 
 
-def test_the_record_holds_the_bars_for_thinking() -> None:
+def test_the_record_holds_every_bar() -> None:
     rows = json.loads((nano_directory() / "evaluation.json").read_text())["scores"]
     accuracy = {(row["skill"], row["effort"]): row["accuracy"] for row in rows}
     assert all(row["n"] >= 500 for row in rows)
     assert accuracy["sum4", "high"] >= max(0.98, accuracy["sum4", "none"] + 0.70)
-    assert accuracy["sum2", "high"] >= 0.95
+    assert min(accuracy["sum2", "none"], accuracy["sum2", "high"]) >= 0.95
     assert accuracy["product2x1", "high"] >= 0.95
     assert accuracy["product2x2", "high"] >= 0.80
 
