@@ -35,21 +35,21 @@ def chat_command(
     from small4.chat import Sampling
     from small4.cli.ink import Ink
     from small4.cli.repl import Repl, Settings
-    from small4.cli.request import check_budget, check_max_tokens, check_text, parse_effort, parse_size, read_image
+    from small4.cli.request import check_wishes, parse_size
     from small4.cli.speaker import default_effort, load_speaker
 
-    wanted_effort = None if effort is None else parse_effort(effort)
-    pictures = [read_image(path) for path in images or ()]
-    check_budget(budget)
-    check_max_tokens(max_tokens)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    wishes = check_wishes(
+        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
+    )
     cache_bytes = parse_size(cache)
     speaker = load_speaker(model, check_digests=not skip_digests, cache_bytes=cache_bytes)
     settings = Settings(
-        effort=wanted_effort or default_effort(speaker),
-        system=None if system is None else check_text(system),
-        budget=budget,
-        max_tokens=max_tokens,
-        sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
+        effort=wishes.effort or default_effort(speaker),
+        system=wishes.system,
+        budget=wishes.budget,
+        max_tokens=wishes.max_tokens,
+        sampling=wishes.sampling,
         hide_reasoning=hide_reasoning,
         has_memory=not speaker.is_nano,  # it learned from single questions and loses its way in a conversation
     )
@@ -58,7 +58,7 @@ def chat_command(
         demonstrate(speaker, ink, settings)
         return
     repl = Repl(speaker, ink, settings)
-    repl.images = pictures
+    repl.images = list(wishes.images)
     converse(repl)
 
 

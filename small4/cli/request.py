@@ -2,12 +2,46 @@
 
 import re
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from small4.chat import EFFORTS, Effort, ImagePart, Message, TextPart
+from small4.chat import EFFORTS, Effort, ImagePart, Message, Sampling, TextPart
+from small4.engine.sampling_rules import check_sampling
 from small4.errors import ConfigError, EffortError, ImageError, RequestError, SamplingError
 
-MAX_IMAGE_BYTES = 10 * 2**20  # as in tokenizer/images.py, here before the file is read
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What the options of `run` and `chat` ask for, checked as far as that goes without a model."""
+
+    effort: Effort | None
+    system: str | None
+    images: tuple[ImagePart, ...]
+    budget: int | None
+    max_tokens: int | None
+    sampling: Sampling
+
+
+def check_wishes(
+    *,
+    effort: str | None,
+    system: str | None,
+    images: Sequence[Path] | None,
+    budget: int | None,
+    max_tokens: int | None,
+    sampling: Sampling,
+) -> Wishes:
+    """Refuse at once what no model would take: loading one may take minutes."""
+    check_sampling(sampling)
+    return Wishes(
+        effort=None if effort is None else parse_effort(effort),
+        system=None if system is None else check_text(system),
+        images=tuple(read_image(path) for path in images or ()),
+        budget=check_budget(budget),
+        max_tokens=check_max_tokens(max_tokens),
+        sampling=sampling,
+    )
 
 
 def parse_effort(text: str) -> Effort:
@@ -53,7 +87,9 @@ def check_max_tokens(max_tokens: int | None) -> int | None:
 
 
 def read_image(path: Path) -> ImagePart:
-    """The image file as it is; what is in it is checked where it is decoded."""
+    """The image file as it is, once it has proved to be one that can be decoded."""
+    from small4.tokenizer.images import MAX_FILE_BYTES, decode_image
+
     if str(path).startswith(("http:", "https:")):
         raise ImageError(f"{path} is an address; images are given by path, so download it first")
     path = path.expanduser()
@@ -62,9 +98,14 @@ def read_image(path: Path) -> ImagePart:
     if not path.is_file():
         raise ImageError(f"{path} is not a file; give the path of one image")
     size = path.stat().st_size
-    if size > MAX_IMAGE_BYTES:
-        raise ImageError(f"{path} has {size} bytes, the limit is {MAX_IMAGE_BYTES}; send a smaller file")
-    return ImagePart(path.read_bytes())
+    if size > MAX_FILE_BYTES:
+        raise ImageError(f"{path} has {size} bytes, the limit is {MAX_FILE_BYTES}; send a smaller file")
+    data = path.read_bytes()
+    try:
+        decode_image(data)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    return ImagePart(data)
 
 
 def user_message(text: str, images: tuple[ImagePart, ...] = ()) -> Message:

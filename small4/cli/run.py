@@ -35,32 +35,27 @@ def run_command(
 ) -> None:
     """Ask one question: small4 run nano "17+48+36"."""
     from small4.chat import ChatRequest, Message, Sampling
-    from small4.cli.request import (
-        check_budget,
-        check_max_tokens,
-        check_text,
-        parse_effort,
-        parse_size,
-        read_image,
-        user_message,
-    )
+    from small4.cli.request import check_wishes, parse_size, user_message
     from small4.cli.speaker import default_effort, load_speaker
     from small4.hub.names import NANO
 
     model, question = sort_words(model, prompt)
-    pictures = tuple(read_image(path) for path in images or ())
-    wanted_effort = None if effort is None else parse_effort(effort)
-    prefix = () if system is None else (Message("system", check_text(system)),)
-    check_budget(budget)
-    check_max_tokens(max_tokens)
+    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    wishes = check_wishes(
+        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
+    )
+    messages = (
+        *(() if wishes.system is None else (Message("system", wishes.system),)),
+        user_message(question, wishes.images),
+    )
     cache_bytes = parse_size(cache)
     speaker = load_speaker(model or NANO, check_digests=not skip_digests, cache_bytes=cache_bytes)
     request = ChatRequest(
-        messages=(*prefix, user_message(question, pictures)),
-        effort=wanted_effort or default_effort(speaker),
-        sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
-        max_tokens=max_tokens,
-        thinking_budget=budget,
+        messages=messages,
+        effort=wishes.effort or default_effort(speaker),
+        sampling=wishes.sampling,
+        max_tokens=wishes.max_tokens,
+        thinking_budget=wishes.budget,
     )
     if not answer_once(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
         raise typer.Exit(130)

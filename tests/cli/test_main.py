@@ -119,6 +119,29 @@ def test_a_mistake_is_one_message_and_exit_code_2(arguments: list[str], told: st
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("verb", [["run", "./empty", "hi"], ["chat", "./empty"]], ids=lambda verb: verb[0])
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-T", "9"], "temperature is 9.0; it must be a number from 0 to 5"),
+        (["--top-p", "0"], "top_p is 0"),
+        (["--seed", "-1"], "seed is -1"),
+        (["-a", "torn.png"], "torn.png: the PNG image is corrupt"),
+        (["-a", "nowhere.png"], "there is no image at nowhere.png"),
+        (["-s", "\udcff"], "the text is not valid UTF-8"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_no_model_would_take_is_told_before_one_is_loaded(
+    verb: list[str], options: list[str], told: str, small4: Small4, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()  # loading it would be a mistake of its own
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    done = small4(*verb, *options)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
 def test_an_unknown_option_is_a_mistake_too(small4: Small4) -> None:
     done = small4("run", "--brightness", "3")
     assert done.returncode == 2

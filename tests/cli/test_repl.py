@@ -2,16 +2,27 @@
 
 import json
 from collections.abc import Callable
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from small4.chat import Finish, ImagePart, Message, ReasoningDelta, TextDelta, TextPart, ThinkPart, Usage
 from small4.cli.ink import Ink
 from small4.cli.repl import COMMANDS, Repl, Settings
 from small4.errors import ContextLengthError, ImageError
 from tests.cli.scripted import NANO_LABEL, SUM, ScriptedSpeaker
+
+
+def dot() -> bytes:
+    """A small image."""
+    file = BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "PNG")
+    return file.getvalue()
+
+
+DOT = dot()
 
 
 def reader(*lines: str | BaseException) -> Callable[[], str]:
@@ -67,6 +78,13 @@ def test_effort_and_budget_hold_for_the_next_questions() -> None:
     assert [(r.effort, r.thinking_budget) for r in speaker.requests] == [("high", 40), ("none", None)]
     assert "effort high" in text
     assert "thinking budget 40 tokens" in text
+
+
+def test_an_image_that_cannot_be_decoded_is_refused_when_it_is_attached(tmp_path: Path) -> None:
+    (tmp_path / "dot.png").write_bytes(DOT[:40])
+    text, repl = converse(ScriptedSpeaker(), f"/image {tmp_path / 'dot.png'}")
+    assert "dot.png: the PNG image is corrupt" in text
+    assert repl.images == []
 
 
 @pytest.mark.parametrize(
@@ -135,17 +153,17 @@ def test_an_empty_answer_is_told_and_not_repeated() -> None:
 
 
 def test_an_image_goes_with_the_next_question_only(tmp_path: Path) -> None:
-    (tmp_path / "dot.png").write_bytes(b"pixels")
+    (tmp_path / "dot.png").write_bytes(DOT)
     speaker = ScriptedSpeaker()
     text, _ = converse(speaker, f"/image {tmp_path / 'dot.png'}", "what is it?", "and now?")
     assert "dot.png goes with the next question" in text
     first, second = (request.messages[-1] for request in speaker.requests)
-    assert first.content == (TextPart("what is it?"), ImagePart(b"pixels"))
+    assert first.content == (TextPart("what is it?"), ImagePart(DOT))
     assert second.content == "and now?"
 
 
 def test_a_refused_image_does_not_stand_in_the_way_of_the_next_question(tmp_path: Path) -> None:
-    (tmp_path / "dot.png").write_bytes(b"pixels")
+    (tmp_path / "dot.png").write_bytes(DOT)
     speaker = ScriptedSpeaker((ImageError("this model reads no images"),), SUM)
     text, _ = converse(speaker, f"/image {tmp_path / 'dot.png'}", "what is it?", "17+48")
     assert "error: this model reads no images" in text
@@ -193,7 +211,7 @@ def test_state_line_counts_the_tokens_of_the_conversation() -> None:
 
 def test_a_conversation_is_saved_as_json(tmp_path: Path) -> None:
     path = tmp_path / "talk.json"
-    (tmp_path / "dot.png").write_bytes(b"pixels")
+    (tmp_path / "dot.png").write_bytes(DOT)
     converse(ScriptedSpeaker(), "/system Be brief.", f"/image {tmp_path / 'dot.png'}", "17+48", f"/save {path}")
     saved = json.loads(path.read_text())
     assert saved["model"] == NANO_LABEL
