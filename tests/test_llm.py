@@ -163,6 +163,15 @@ def test_a_name_that_is_not_here_tells_the_way_out(
         small4.load(name)
 
 
+def test_loading_leaves_torchs_threads_to_the_caller() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    small4.load("nano")
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert after == 2
+
+
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(ConfigError, match="float16"):
         small4.load("nano", dtype="float16")
