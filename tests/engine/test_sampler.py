@@ -81,6 +81,12 @@ def test_of_equal_tokens_the_lower_ids_are_kept() -> None:
     assert draw(equal, state_of(Sampling(), 8)).token_id == 0
 
 
+@pytest.mark.parametrize(("top_p", "count"), [(0.25, 1), (0.2500001, 2), (0.5, 2), (0.75, 3), (0.7500001, 4)])
+def test_top_p_ends_where_its_part_is_reached_exactly(top_p: float, count: int) -> None:
+    kept = np.flatnonzero(probabilities(torch.zeros(4), state_of(Sampling(temperature=1.0, top_p=top_p), 4)))
+    assert kept.tolist() == list(range(count))
+
+
 def test_repetition_divides_positive_scores_and_multiplies_negative_ones() -> None:
     sampling = Sampling(temperature=1.0, repetition_penalty=2.0)
     state = state_of(sampling, 4, prompt_ids=[0, 1, 9])  # 9: an id that is never drawn

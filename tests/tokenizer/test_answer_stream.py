@@ -124,6 +124,12 @@ def test_tokens_of_a_stop_string_have_no_logprobs_but_one_that_shows_in_part_has
     assert [entry.token.data for entry in answer.logprobs] == [b"a", b"er"]
 
 
+def test_a_token_still_held_back_keeps_its_logprobs_while_an_earlier_one_shows(nano: Tokenizer) -> None:
+    events = events_of(nano, [*byte_ids("ab"), EOS], stop=("ax", "bc"))
+    found = [(e.text, [entry.token.data for entry in e.logprobs]) for e in events if isinstance(e, TextDelta)]
+    assert found == [("a", [b"a"]), ("b", [b"b"])]
+
+
 @given(text=st.text(max_size=20), stop=st.text(min_size=1, max_size=2))
 def test_the_bytes_of_logprobs_spell_the_text(nano: Tokenizer, text: str, stop: str) -> None:
     text, stop = (value.encode("utf-8", "replace").decode() for value in (text, stop))

@@ -64,6 +64,13 @@ def test_a_stop_string_ends_the_text_for_good() -> None:
     assert (matcher.flush(), matcher.found) == ("", "END")
 
 
+def test_a_stop_string_does_not_reach_across_a_flush() -> None:
+    matcher = StopStrings(["ab"])
+    assert matcher.push("xa") + matcher.flush() == "xa"
+    assert matcher.push("b") + matcher.flush() == "b"
+    assert matcher.found is None
+
+
 def test_work_does_not_grow_with_the_length_of_a_repeating_stop_string() -> None:
     matcher = StopStrings(["a" * 255 + "b"])
     assert len(matcher.push("a" * 100_000)) == 100_000 - 255
