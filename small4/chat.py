@@ -64,11 +64,54 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A function that the model may call; `parameters` is a JSON Schema (Draft 7) of an object."""
+    """A function that the model may call; `parameters` is a JSON Schema (Draft 7) of an object.
+
+    `strict` holds the arguments to that schema while they are written; otherwise they are some JSON object.
+    """
 
     name: str
     description: str
     parameters: dict[str, Any]
+    strict: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class NamedTool:
+    """The choice of one tool: the answer is a call of it."""
+
+    name: str
+
+
+ToolChoice = Literal["auto", "none", "required"] | NamedTool  # the model decides, no call, at least one call
+
+
+@dataclass(frozen=True, slots=True)
+class JsonObject:
+    """The answer is one JSON object."""
+
+
+@dataclass(frozen=True, slots=True)
+class JsonSchema:
+    """The answer is JSON that this schema accepts."""
+
+    schema: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Regex:
+    """The whole answer matches this pattern (syntax of Rust's regex: no look-around, no back-references)."""
+
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lark:
+    """The answer is a sentence of this grammar, in llguidance's dialect of Lark; its rule `start` is the whole."""
+
+    grammar: str
+
+
+ResponseFormat = JsonObject | JsonSchema | Regex | Lark
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +144,9 @@ class ChatRequest:
 
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice = "auto"
+    parallel_tool_calls: bool = True  # more than one call in an answer
+    response_format: ResponseFormat | None = None  # None: free text
     effort: Effort = "none"
     sampling: Sampling = field(default_factory=Sampling)
     max_tokens: int | None = None  # tokens of output, thinking included; None: what the context leaves

@@ -90,6 +90,14 @@ class ContextLengthError(RequestError):
     """Prompt plus requested output do not fit the context; the message has both numbers."""
 
 
+class GrammarError(RequestError):
+    """A constraint on the answer cannot be compiled within the limits, contradicts the request, or grew too complex."""
+
+
+class SchemaError(GrammarError):
+    """A JSON Schema asks for what cannot be enforced; the message names the keyword and where it stands."""
+
+
 # --- the engine ---
 
 
