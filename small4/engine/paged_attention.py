@@ -11,12 +11,12 @@ from small4.engine.batch import StepBatch
 from small4.engine.kv_cache import PagedCache
 from small4.kernels.ops import Kernels
 from small4.kernels.reference import latent_attention
-from small4.model.attention import LatentProjection, attend
+from small4.model.attention import LatentProjection, MixingAttention, attend
 
 ABSORB_UP_TO = 16  # tokens of a run; above that, expanding the rows costs less than meeting them head by head
 
 
-class PagedAttention:
+class PagedAttention(MixingAttention):
     """The `Attention` of one step."""
 
     def __init__(self, cache: PagedCache, batch: StepBatch, kernels: Kernels) -> None:
@@ -39,6 +39,16 @@ class PagedAttention:
             query = query_TNH[batch.starts[row] : batch.starts[row + 1]]
             parts.append(attend(query, rows_SC, projection, "expanded"))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    def can_mix(self, num_tokens: int) -> bool:
+        return self.batch.num_short == len(self.batch.runs) and self.cache.scales is None
+
+    def mix(self, layer: int, query_TNC: Tensor, rows_TC: Tensor, latent_width: int, scale: float) -> Tensor:
+        self.cache.write(layer, self.batch.slots_T, rows_TC)
+        tables, rows = self.batch.tables, self.cache.layers[layer]
+        return self.kernels.paged_latent_attention(
+            query_TNC, rows, tables, self.query_starts, self.batch.ends_B, latent_width, scale
+        )
 
     def _absorbed(self, layer: int, query_TNH: Tensor, projection: LatentProjection) -> Tensor:
         """Per-head mixes of latents [T, N, L] of the short runs."""

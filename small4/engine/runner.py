@@ -9,6 +9,7 @@ from small4.engine.paged_attention import PagedAttention
 from small4.engine.scheduler import Run
 from small4.errors import ImageError
 from small4.kernels.ops import backend
+from small4.model.quantize import fuse_model
 from small4.model.transformer import Transformer
 
 
@@ -21,6 +22,7 @@ class Runner:
         kernels = backend(native=not is_plain)
         fits = kernels.can_attend(model.config.kv_width, model.config.kv_lora_rank)
         self.kernels = kernels if fits else backend(native=False)
+        fuse_model(model, self.kernels)
 
     def run(self, batch: StepBatch) -> Tensor:
         """Logits [draw rows, W] behind the tokens that are drawn from; the cache holds the batch's rows afterwards."""

@@ -2,6 +2,7 @@
 
     linear(weight)(x)                       x W^T                       weight: packed int8 or int4, or bfloat16
     experts(w13, w2, shared)(x, p, ids)     sum_k p_k expert_ids_k(x) + shared(x)
+    block(weights)                          all of a layer but its attention, or None where nothing is fused
     paged_latent_attention(...)             reference.paged_latent_attention
 
 The C++ library (`cpu/`) is taken where one is there or can be built, torch's own operators (`with_torch.py`) otherwise;
@@ -14,11 +15,22 @@ from typing import Protocol
 
 from torch import Tensor
 
+from small4.kernels.block import BlockWeights
 from small4.kernels.quantized import PackedWeight
 
 Weight = PackedWeight | Tensor
 Product = Callable[[Tensor], Tensor]  # x [T, D] -> [T, rows]
 ExpertSum = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [T, D], weights [T, K], expert ids [T, K] -> [T, D]
+
+
+class FusedBlock(Protocol):
+    """What comes before a layer's attention, and what comes after it; absorbed queries and mixes are over latents."""
+
+    def front(
+        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, *, is_absorbed: bool
+    ) -> tuple[Tensor, Tensor]: ...
+
+    def back(self, x_TD: Tensor, attended: Tensor, *, is_absorbed: bool) -> Tensor: ...
 
 
 class Kernels(Protocol):
@@ -29,6 +41,8 @@ class Kernels(Protocol):
     def linear(self, weight: Weight) -> Product: ...
 
     def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> ExpertSum: ...
+
+    def block(self, weights: BlockWeights) -> FusedBlock | None: ...
 
     def can_attend(self, width: int, latent_width: int) -> bool:
         """Whether `paged_latent_attention` takes rows of so many values."""

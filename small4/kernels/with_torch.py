@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from small4.kernels.attention import paged_decode_attention
+from small4.kernels.block import BlockWeights
 from small4.kernels.experts import few_experts, sorted_experts
 from small4.kernels.linear import linear
 from small4.kernels.quantized import GROUP, PackedWeight, codes_and_scales
@@ -29,6 +30,9 @@ class TorchKernels:
 
     def experts(self, w13: Weight, w2: Weight, shared: tuple[Weight, Weight] | None = None) -> "TorchExperts":
         return TorchExperts(w13, w2, shared)
+
+    def block(self, weights: BlockWeights) -> None:
+        """Nothing is fused."""
 
     def can_attend(self, width: int, latent_width: int) -> bool:
         return True

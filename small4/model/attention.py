@@ -15,6 +15,7 @@ and nothing is expanded, best for few queries over a long cache:
 (DeepSeek-V2, arXiv 2405.04434, section 2.1; specification 1.3.)
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -80,6 +81,18 @@ class Attention(Protocol):
     ) -> Tensor:
         """Attend with the queries of one layer -> [T, N, V]; may keep the latents and rope keys."""
         ...
+
+
+class MixingAttention(ABC):
+    """An `Attention` that can also take absorbed queries as they are, and give mixes of latents back."""
+
+    @abstractmethod
+    def can_mix(self, num_tokens: int) -> bool:
+        """Whether this pass of so many tokens is absorbed as a whole."""
+
+    @abstractmethod
+    def mix(self, layer: int, query_TNC: Tensor, rows_TC: Tensor, latent_width: int, scale: float) -> Tensor:
+        """Keep the rows and attend with queries over [latent L | rope R] -> per-head mixes of latents [T, N, L]."""
 
 
 def attend(query_TNH: Tensor, rows_SC: Tensor, projection: LatentProjection, form: Form) -> Tensor:

@@ -26,4 +26,4 @@ class PackedLinear(nn.Module):
         self.product = kernels.linear(weight)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.product(x_TD)
+        return self.product(x_TD.contiguous())

@@ -1,4 +1,4 @@
-"""Weights of a model in memory become int8 or int4, for inference on the CPU.
+"""Weights of a model in memory become int8 or int4, and layers are bound to fused kernels, for inference on the CPU.
 
 What is packed: the projections of attention, the experts and dense feed-forwards, and the output head. What stays as it
 is: norms and gates (small, and rounding a gate sends tokens to other experts), embeddings (one row is read per token),
@@ -13,6 +13,7 @@ from torch import Tensor
 from small4.errors import ConfigError
 from small4.kernels.ops import Kernels, backend
 from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack, pack
+from small4.model.fused import fuse
 from small4.model.layers import SwiGLU
 from small4.model.linear import Linear, PackedLinear
 from small4.model.moe import Experts, PackedExperts
@@ -38,6 +39,32 @@ def quantize_model(
         head = model.output.weight if isinstance(model.output, Linear) else model.tok_embeddings.weight
         if can_pack(head.shape[-1]):
             model.output = PackedLinear(pack(head, "int8"), packer.kernels)
+    fuse_model(model, packer.kernels)
+
+
+def fuse_model(model: Transformer, kernels: Kernels) -> None:
+    """Bind every layer to the kernel that fuses it, if there is one; the weights must not be replaced afterwards.
+
+    Layers in float32 stay as they are: they are there to be compared.
+    """
+    for block in model.layers:
+        assert isinstance(block, Block)
+        experts, is_wide = block.experts, block.attention_norm.weight.dtype == torch.float32
+        if block.moe is None or (is_wide and not isinstance(experts, PackedExperts)):
+            continue
+        assert isinstance(experts, Experts | PackedExperts)
+        norms = block.attention_norm.weight, block.ffn_norm.weight
+        shared = None if block.shared_experts is None else plain_shared(block.shared_experts)
+        block.fused = fuse(block.layer, block.attention, norms, block.gate, experts, shared, kernels)
+
+
+def plain_shared(shared: SwiGLU) -> tuple[Tensor, Tensor]:
+    """The shared expert as a stack of one; w1 and w3 move into one tensor, of which they stay views."""
+    hidden = shared.w1.out_features
+    with torch.no_grad():
+        both = torch.cat([shared.w1.weight, shared.w3.weight])
+        shared.w1.weight.data, shared.w3.weight.data = both[:hidden], both[hidden:]
+        return both[None], shared.w2.weight.detach()[None]
 
 
 class _Packer:

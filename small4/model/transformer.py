@@ -17,6 +17,7 @@ from small4.errors import ImageError
 from small4.kernels.linear import linear
 from small4.model.attention import Attention, LatentAttention, Positions
 from small4.model.config import ModelConfig
+from small4.model.fused import FusedLayer
 from small4.model.layers import RMSNorm, SwiGLU
 from small4.model.linear import Linear
 from small4.model.moe import Experts, RoutingObserver, choose_experts, is_moe_layer
@@ -98,6 +99,7 @@ class Block(nn.Module):
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.layer = layer
+        self.fused: FusedLayer | None = None  # `quantize.fuse_model` sets it
         self.moe = config.moe if is_moe_layer(config, layer) else None
         self.attention_norm = RMSNorm(config.dim, config.norm_eps)
         self.attention = LatentAttention(config, layer)
@@ -113,6 +115,9 @@ class Block(nn.Module):
     def forward(
         self, x_TD: Tensor, positions: Positions, attention: Attention, observer: RoutingObserver | None = None
     ) -> Tensor:
+        fused = self.fused
+        if fused is not None and observer is None and fused.takes(x_TD.shape[0]) and not torch.is_grad_enabled():
+            return fused(x_TD, positions, attention)
         x_TD = x_TD + self.attention(self.attention_norm(x_TD), positions, attention)
         return x_TD + self._feed_forward(self.ffn_norm(x_TD), observer)
 

@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "attention.h"
+#include "block.h"
 #include "call.h"
 #include "isa.h"
 #include "matmul.h"
@@ -100,6 +101,47 @@ int small4_attention(const Isa* cpu, int threads, const PagedAttention* pages, i
         float* mixed = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(queries * pages->latent);
         attend_pages(call, ready, mixed);
         if (type != FLOAT32) convert_back(call, mixed, queries, pages->latent, type, out);
+    });
+}
+
+// The pass's tokens as Python has them, all in one type.
+struct RawTokens {
+    int64_t num;
+    const void *cos, *sin, *growth;  // growth may be null
+};
+
+int small4_block_front(const Isa* cpu, int threads, const Block* block, const RawTokens* raw, const void* x, int type,
+                       int is_absorbed, void* query, void* rows) {
+    return guarded([&] {
+        Call call(cpu, threads);
+        const int64_t num = raw->num, half = block->rope / 2, row_width = block->latent + block->rope;
+        const int64_t query_width = block->heads * (is_absorbed ? row_width : block->nope + block->rope);
+        float *cos = call.take<float>(num * half), *sin = call.take<float>(num * half), *growth = call.take<float>(num);
+        call.cpu.to_float(raw->cos, type, num * half, cos);
+        call.cpu.to_float(raw->sin, type, num * half, sin);
+        if (raw->growth) call.cpu.to_float(raw->growth, type, num, growth);
+        Tokens tokens = {num, cos, sin, raw->growth ? growth : nullptr};
+        float* wide = call.take<float>(num * block->width);
+        float* wide_query = call.take<float>(num * query_width);
+        float* wide_rows = call.take<float>(num * row_width);
+        convert(call, x, type, num, block->width, wide);
+        block_front(call, *block, tokens, wide, is_absorbed != 0, wide_query, wide_rows);
+        convert_back(call, wide_query, num, query_width, type, query);
+        convert_back(call, wide_rows, num, row_width, type, rows);
+    });
+}
+
+int small4_block_back(const Isa* cpu, int threads, const Block* block, int64_t num, const void* x, const void* attended,
+                      int type, int is_absorbed, void* out) {
+    return guarded([&] {
+        Call call(cpu, threads);
+        const int64_t width = block->heads * (is_absorbed ? block->latent : block->value);
+        float* wide = call.take<float>(num * block->width);
+        float* wide_attended = call.take<float>(num * width);
+        convert(call, x, type, num, block->width, wide);
+        convert(call, attended, type, num, width, wide_attended);
+        block_back(call, *block, num, wide_attended, is_absorbed != 0, wide);
+        convert_back(call, wide, num, block->width, type, out);
     });
 }
 }

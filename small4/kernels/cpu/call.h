@@ -47,7 +47,7 @@ class Call {
         Rows rows = {};
         rows.columns = columns;
         rows.values = take<float>(num * columns);
-        if (kind == PLAIN) return rows;
+        if (!has_codes(kind)) return rows;
         rows.codes = take<int8_t>(num * columns);
         rows.scales = take<float>(num * (columns / GROUP));
         rows.sums = take<float>(num * (columns / GROUP));

@@ -3,12 +3,14 @@
 #include <cstdint>
 
 enum Type { FLOAT32 = 0, BFLOAT16 = 1 };
-enum Kind { PLAIN = 0, INT8 = 1, INT4 = 2 };  // PLAIN: bfloat16, row after row
+enum Kind { PLAIN = 0, INT8 = 1, INT4 = 2, WIDE = 3 };  // PLAIN and WIDE: bfloat16 and float32, row after row
 
 const int GROUP = 32, STRIP = 16;
 const int INT8_TILE = STRIP * GROUP + 32, INT4_TILE = STRIP * GROUP / 2 + 32, INT4_HEAD = 128;
 
-// Activations of one product, row after row: floats for PLAIN, the rest for INT8 and INT4 (quantized.py).
+static inline bool has_codes(int64_t kind) { return kind == INT8 || kind == INT4; }
+
+// Activations of one product, row after row: values for PLAIN and WIDE, the rest for INT8 and INT4 (quantized.py).
 struct Rows {
     int64_t columns;
     float* values;     // [rows, columns]
@@ -32,6 +34,8 @@ struct Isa {
     float (*dot)(const float* a, const float* b, int64_t count);
     void (*add_scaled)(float factor, const float* in, int64_t count, float* out);
     float (*exponential)(float x);
+    // out[l] += sum over the rows p of factors[p] * rows[p][l], rows in PLAIN or WIDE.
+    void (*add_rows)(int kind, const void* rows, const float* factors, int64_t num, int64_t columns, float* out);
 };
 
 extern const Isa PLAIN_ISA;
@@ -42,5 +46,5 @@ extern const Isa AVX512_ISA;
 
 static inline int64_t strip_bytes(int kind, int64_t columns) {
     if (kind == INT4) return INT4_HEAD + columns / GROUP * INT4_TILE;
-    return kind == INT8 ? columns / GROUP * INT8_TILE : columns * 2 * STRIP;
+    return kind == INT8 ? columns / GROUP * INT8_TILE : columns * (kind == WIDE ? 4 : 2) * STRIP;
 }

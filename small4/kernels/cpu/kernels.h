@@ -31,6 +31,12 @@ inline Floats load_bfloat16(const uint16_t* from) {
     return (Floats)(__builtin_convertvector(halves, Words) << 16);
 }
 
+inline float one_bfloat16(uint16_t half);
+inline Floats load_any(const uint16_t* from) { return load_bfloat16(from); }
+inline Floats load_any(const float* from) { return load(from); }
+inline float one(const uint16_t* from) { return one_bfloat16(*from); }
+inline float one(const float* from) { return *from; }
+
 inline float one_bfloat16(uint16_t half) {
     uint32_t bits = uint32_t(half) << 16;
     float value;
@@ -163,14 +169,14 @@ void round_row(const Rows& rows, int64_t row, int64_t first_group, int64_t num_g
 }
 
 // 4 rows of the matrix against M rows of activations, lanes along the columns.
-template <int M>
-inline void four_rows(const uint16_t* weights, const float* x, int64_t columns, float* out) {
+template <int M, typename W>
+inline void four_rows(const W* weights, const float* x, int64_t columns, float* out) {
     Floats sums[16] = {};
     int64_t k = 0;
     for (; k + LANES <= columns; k += LANES) {
         for (int r = 0; r < 4; r++) {
             __builtin_prefetch(weights + r * columns + k + 512);
-            Floats w = load_bfloat16(weights + r * columns + k);
+            Floats w = load_any(weights + r * columns + k);
             for (int m = 0; m < M; m++) sums[m * 4 + r] += w * load(x + m * columns + k);
         }
     }
@@ -180,16 +186,17 @@ inline void four_rows(const uint16_t* weights, const float* x, int64_t columns, 
         for (int r = 0; r < 4; r++) {
             float total = totals[m * 4 + r];
             for (int64_t rest = k; rest < columns; rest++)
-                total += one_bfloat16(weights[r * columns + rest]) * x[m * columns + rest];
+                total += one(weights + r * columns + rest) * x[m * columns + rest];
             out[m * STRIP + r] = total;
         }
 }
 
-void strip_plain(const uint16_t* weights, const Rows& rows, int64_t first, int64_t num, float* out) {
+template <typename W>
+void strip_plain(const W* weights, const Rows& rows, int64_t first, int64_t num, float* out) {
     for (int64_t m = 0; m < num; m += 4) {
         const float* x = rows.values + (first + m) * rows.columns;
         for (int r = 0; r < STRIP; r += 4) {
-            const uint16_t* w = weights + r * rows.columns;
+            const W* w = weights + r * rows.columns;
             float* to = out + m * STRIP + r;
             switch (num - m) {
                 case 1: four_rows<1>(w, x, rows.columns, to); break;
@@ -204,6 +211,8 @@ void strip_plain(const uint16_t* weights, const Rows& rows, int64_t first, int64
 void strip(int kind, const void* data, const Rows& rows, int64_t first, int64_t num, float* out) {
     if (kind == PLAIN)
         strip_plain(static_cast<const uint16_t*>(data), rows, first, num, out);
+    else if (kind == WIDE)
+        strip_plain(static_cast<const float*>(data), rows, first, num, out);
     else if (kind == INT8)
         strip_int8(static_cast<const uint8_t*>(data), rows, first, num, out);
     else
@@ -293,8 +302,25 @@ void add_scaled(float factor, const float* in, int64_t count, float* out) {
     for (; i < count; i++) out[i] += factor * in[i];
 }
 
+template <typename W>
+void add_any_rows(const W* rows, const float* factors, int64_t num, int64_t columns, float* out) {
+    for (int64_t p = 0; p < num; p++) {
+        const W* row = rows + p * columns;
+        int64_t i = 0;
+        for (; i + LANES <= columns; i += LANES) store(out + i, load(out + i) + all(factors[p]) * load_any(row + i));
+        for (; i < columns; i++) out[i] += factors[p] * one(row + i);
+    }
+}
+
+void add_rows(int kind, const void* rows, const float* factors, int64_t num, int64_t columns, float* out) {
+    if (kind == WIDE)
+        add_any_rows(static_cast<const float*>(rows), factors, num, columns, out);
+    else
+        add_any_rows(static_cast<const uint16_t*>(rows), factors, num, columns, out);
+}
+
 }  // namespace
 
 #define DEFINE_ISA(VARIABLE, NAME)                                                                              \
     extern const Isa VARIABLE = {NAME,   to_float, from_float, round_row,  strip,          swiglu, attend, dot, \
-                                 add_scaled, one_exponential}
+                                 add_scaled, one_exponential, add_rows}

@@ -66,7 +66,7 @@ void gather(const Active& a, const Pairs& pairs, const Rows& from, const Rows& t
     const int64_t columns = from.columns, groups = columns / GROUP;
     for (int64_t p = a.first; p < a.first + a.num; p++) {
         int64_t row = pairs.token[p];
-        if (a.weights->w13.kind == PLAIN) {
+        if (!has_codes(a.weights->w13.kind)) {
             memcpy(to.values + p * columns, from.values + row * columns, size_t(columns) * 4);
             continue;
         }
@@ -91,7 +91,7 @@ void hidden_group(const Isa& cpu, const Active& a, int64_t group, const Rows& x,
                 cpu.swiglu(gate + m * STRIP, up + m * STRIP, STRIP,
                            hidden.values + (first + m) * hidden.columns + strip * STRIP);
         }
-        if (a.weights->w2.kind != PLAIN)
+        if (has_codes(a.weights->w2.kind))
             for (int64_t m = 0; m < num; m++) cpu.round_row(hidden, first + m, group, 1);
     }
 }
@@ -120,7 +120,7 @@ void output_strip(const Isa& cpu, const Pairs& pairs, int64_t strip, const Rows&
 }  // namespace
 
 void round_rows(Call& call, int kind, const Rows& rows, int64_t num) {
-    if (kind == PLAIN) return;
+    if (!has_codes(kind)) return;
     call.each(num, num * rows.columns > 16384,
               [&](int64_t row) { call.cpu.round_row(rows, row, 0, rows.columns / GROUP); });
 }

@@ -5,7 +5,7 @@
 #include "call.h"
 #include "isa.h"
 
-// A matrix [rows, columns] or a stack of them. PLAIN has at least 16 rows; the others are in strips.
+// A matrix [rows, columns] or a stack of them. PLAIN and WIDE have at least 16 rows; the others are in strips.
 struct Weight {
     int64_t kind, rows, columns;
     const uint8_t* data;
@@ -14,22 +14,23 @@ struct Weight {
 inline int64_t num_strips(const Weight& w) { return (w.rows + STRIP - 1) / STRIP; }
 
 inline int64_t matrix_bytes(const Weight& w) {
-    return w.kind == PLAIN ? w.rows * w.columns * 2 : num_strips(w) * strip_bytes(int(w.kind), w.columns);
+    int64_t strip = strip_bytes(int(w.kind), w.columns);
+    return has_codes(w.kind) ? num_strips(w) * strip : w.rows * (strip / STRIP);
 }
 
-// First row of a strip; the last one of a PLAIN matrix reaches back over its neighbour rather than beyond the end.
+// First row of a strip; the last one of a matrix without strips reaches back over its neighbour rather than beyond the end.
 inline int64_t strip_row(const Weight& w, int64_t strip) {
     int64_t row = strip * STRIP;
-    return w.kind == PLAIN && row + STRIP > w.rows ? w.rows - STRIP : row;
+    return !has_codes(w.kind) && row + STRIP > w.rows ? w.rows - STRIP : row;
 }
 
 inline const uint8_t* strip_data(const Weight& w, int64_t matrix, int64_t strip) {
     const uint8_t* start = w.data + matrix * matrix_bytes(w);
-    return w.kind == PLAIN ? start + strip_row(w, strip) * w.columns * 2
-                           : start + strip * strip_bytes(int(w.kind), w.columns);
+    int64_t bytes = strip_bytes(int(w.kind), w.columns);
+    return has_codes(w.kind) ? start + strip * bytes : start + strip_row(w, strip) * (bytes / STRIP);
 }
 
-// Codes of num rows whose values are in place; nothing to do for PLAIN.
+// Codes of num rows whose values are in place; nothing to do for plain kinds.
 void round_rows(Call& call, int kind, const Rows& rows, int64_t num);
 
 // out [num, w.rows] = rows times the transposed matrix.

@@ -1,0 +1,128 @@
+"""The fused layer equals the block that it stands for, whatever the weights, the attention and the tokens."""
+
+import copy
+import dataclasses
+
+import pytest
+import torch
+from torch import Tensor
+
+from small4.kernels.cpu.build import BuildError, find_or_build
+from small4.kernels.cpu.native import NativeKernels
+from small4.kernels.quantized import Kind
+from small4.model.attention import Form
+from small4.model.fused import fuse
+from small4.model.moe import Experts
+from small4.model.quantize import fuse_model, plain_shared, quantize_model
+from small4.model.transformer import Transformer
+from small4.train.optim import initialise
+from small4.train.presets import preset
+from tests.paged import PagedSequence
+
+
+@pytest.fixture(params=("avx512-vnni", "avx2", "plain"))
+def kernels(request: pytest.FixtureRequest) -> NativeKernels:
+    try:
+        return NativeKernels(find_or_build(), request.param)
+    except (BuildError, ValueError) as error:
+        pytest.skip(str(error))
+
+
+def tiny_model() -> Transformer:
+    """The test preset, with widths that the kernels take."""
+    config = dataclasses.replace(preset("test").model, qk_rope_head_dim=16, q_lora_rank=32, kv_lora_rank=48)
+    model = Transformer(config)
+    initialise(model, config.n_layers, seed=3)
+    return model.requires_grad_(False)
+
+
+def fuse_everything(model: Transformer, kernels: NativeKernels) -> None:
+    """As `fuse_model`, float32 too."""
+    for block in model.layers:
+        shared = plain_shared(block.shared_experts) if isinstance(block.experts, Experts) else None
+        norms = block.attention_norm.weight, block.ffn_norm.weight
+        block.fused = fuse(block.layer, block.attention, norms, block.gate, block.experts, shared, kernels)
+        assert block.fused is not None
+        block.fused.is_packed = True  # any number of tokens
+
+
+@torch.inference_mode()
+def hidden(model: Transformer, sizes: list[int], form: Form | None, kernels: NativeKernels) -> Tensor:
+    """Hidden states of a sequence that is fed in pieces of `sizes` tokens."""
+    tokens_T = torch.randint(0, 3072, (sum(sizes),), generator=torch.Generator().manual_seed(0))
+    cache = PagedSequence(model.config, sum(sizes), model.tok_embeddings.weight.dtype)
+    cache.kernels = kernels
+    pieces, start = [], 0
+    for size in sizes:
+        positions_T = torch.arange(start, start + size)
+        pieces.append(model.hidden(tokens_T[start : start + size], positions_T, cache.next(size, form)))
+        start += size
+    return torch.cat(pieces)
+
+
+def unfused(model: Transformer) -> Transformer:
+    model = copy.copy(model)
+    for block in model.layers:
+        block.fused = None
+    return model
+
+
+@pytest.mark.parametrize("form", ["absorbed", "expanded"])
+@pytest.mark.parametrize("sizes", [[1] * 5, [20, 1, 3]])
+def test_a_fused_layer_equals_its_block(form: Form, sizes: list[int], kernels: NativeKernels) -> None:
+    model = tiny_model()
+    wanted = hidden(model, sizes, form, kernels)
+    fuse_everything(model, kernels)
+    found = hidden(model, sizes, form, kernels)
+    assert not torch.equal(found, wanted)  # it is another path
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_a_fused_layer_equals_its_block_over_packed_weights(kind: Kind, kernels: NativeKernels) -> None:
+    model = tiny_model()
+    quantize_model(model, kind, kernels, min_int4_columns=0)
+    assert all(block.fused is not None for block in model.layers)
+    found = hidden(model, [20, 1, 1, 3], "absorbed", kernels)
+    wanted = hidden(unfused(model), [20, 1, 1, 3], "absorbed", kernels)
+    # Activations on the border between two codes may fall to either side; the middle row shows that most do not.
+    errors_T = (found - wanted).square().mean(-1).sqrt() / wanted.square().mean(-1).sqrt()
+    assert float(errors_T.median()) < 0.02
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4", None])
+def test_a_fused_row_does_not_depend_on_its_company(kind: Kind | None, kernels: NativeKernels) -> None:
+    model = tiny_model().to(torch.bfloat16)
+    if kind is None:
+        fuse_model(model, kernels)
+    else:
+        quantize_model(model, kind, kernels, min_int4_columns=0)
+    one_by_one, together = (hidden(model, sizes, "absorbed", kernels) for sizes in ([1] * 8, [8]))
+    assert torch.equal(one_by_one, together)
+
+
+def test_bf16_layers_are_fused_for_few_tokens_only(kernels: NativeKernels) -> None:
+    model = tiny_model().to(torch.bfloat16)
+    fuse_model(model, kernels)
+    assert all(
+        block.fused is not None and block.fused.takes(16) and not block.fused.takes(17) for block in model.layers
+    )
+    plain = tiny_model().to(torch.bfloat16)
+    found, wanted = (hidden(m, [20, 1, 2], None, kernels).float() for m in (model, plain))
+    assert float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()) < 0.05
+
+
+def test_float32_layers_stay_as_they_are(kernels: NativeKernels) -> None:
+    model = tiny_model()
+    fuse_model(model, kernels)
+    assert all(block.fused is None for block in model.layers)
+
+
+def test_training_and_observers_see_the_plain_block(kernels: NativeKernels) -> None:
+    model = tiny_model()
+    wanted = hidden(model, [3], "absorbed", kernels)
+    fuse_everything(model, kernels)
+    seen: list[int] = []
+    model.routing_observer = lambda layer, logits_TE, ids_TK: seen.append(layer)
+    assert torch.equal(hidden(model, [3], "absorbed", kernels), wanted)
+    assert seen == list(range(len(model.layers)))
