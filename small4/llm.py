@@ -19,8 +19,10 @@ from small4.chat import (
     ChatRequest,
     Effort,
     Message,
+    ResponseFormat,
     Sampling,
     Tool,
+    ToolChoice,
 )
 from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.load import build_model, compare_digests, model_config, open_checkpoint
@@ -33,6 +35,10 @@ from small4.engine.sampling_rules import ending_ids
 from small4.engine.thought import ThoughtLimit
 from small4.engine.worker import Stream, Worker
 from small4.errors import ConfigError, ContextLengthError, EffortError
+from small4.grammar.compiler import Compiler
+from small4.grammar.constraint import Thinking, constraint_of
+from small4.grammar.matcher import Grammar
+from small4.grammar.vocabulary import Vocabulary
 from small4.hub.names import NANO, locate
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
@@ -83,6 +89,11 @@ class LLM:
                 num_ids=self.tokenizer.vocab_size,
             )
         )
+
+    @cached_property
+    def compiler(self) -> Compiler:
+        """Makes grammars of what requests want their answers to look like."""
+        return Compiler(Vocabulary.of(self.tokenizer))
 
     @property
     def cache_note(self) -> str:
@@ -143,6 +154,7 @@ class LLM:
         images: Sequence[Tensor],
         stop_ids: Sequence[int] | None,
         thought: ThoughtLimit,
+        grammar: Grammar | None = None,
     ) -> GenerationRequest:
         eos_id = self.tokenizer.control.eos
         return GenerationRequest(
@@ -150,6 +162,7 @@ class LLM:
             max_tokens=max_tokens,
             sampling=sampling,
             thought=lambda: thought,
+            grammar=grammar,
             stop_ids=ending_ids(sampling, (eos_id,) if stop_ids is None else stop_ids, eos_id),
             images=images,
         )
@@ -173,6 +186,7 @@ class LLM:
                 f"the prompt has {len(prompt.token_ids)} tokens, the limit is {limit} with the answer; shorten it"
             )
         thought = self._thought_limit(prompt.token_ids, request.thinking_budget)
+        grammar = self._grammar(request, in_thought=thought.is_open)
         answer = AnswerStream(
             self.tokenizer,
             num_prompt_tokens=len(prompt.token_ids),
@@ -188,8 +202,17 @@ class LLM:
             [torch.from_numpy(image) for image in prompt.images],
             None,
             thought,
+            grammar,
         )
         return answer, generation, thought
+
+    def _grammar(self, request: ChatRequest, *, in_thought: bool) -> Grammar | None:
+        """What the request wants its answer to look like; None: nothing."""
+        constraint = constraint_of(request)
+        if constraint is None:
+            return None
+        thinking: Thinking = "open" if in_thought else "allowed" if request.effort == "high" else "none"
+        return self.compiler.compile(constraint, thinking=thinking)
 
     async def stream_async(self, request: ChatRequest) -> AsyncIterator[ChatEvent]:
         """`stream` for asyncio. Bad requests raise before the first event; leaving early aborts the answer."""
@@ -231,6 +254,8 @@ class LLM:
         *,
         effort: Effort = "none",
         tools: Sequence[Tool] = (),
+        tool_choice: ToolChoice = "auto",
+        response_format: ResponseFormat | None = None,
         max_tokens: int | None = None,
         thinking_budget: int | None = None,
         temperature: float = 0.0,
@@ -246,6 +271,8 @@ class LLM:
         request = ChatRequest(
             messages=(Message("user", messages),) if isinstance(messages, str) else tuple(messages),
             tools=tuple(tools),
+            tool_choice=tool_choice,
+            response_format=response_format,
             effort=effort,
             sampling=Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed),
             max_tokens=max_tokens,

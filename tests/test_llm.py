@@ -2,6 +2,8 @@
 
 import asyncio
 import dataclasses
+import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -12,13 +14,25 @@ from huggingface_hub import constants
 
 import small4
 from small4.answer import Answer, collect
-from small4.chat import ChatRequest, Finish, Message, ReasoningDelta, Sampling, TextDelta, ThinkPart
+from small4.chat import (
+    ChatRequest,
+    Finish,
+    JsonSchema,
+    Message,
+    ReasoningDelta,
+    Regex,
+    Sampling,
+    TextDelta,
+    ThinkPart,
+    Tool,
+)
 from small4.errors import (
     CheckpointNotFoundError,
     ConfigError,
     ContextLengthError,
     EffortError,
     SamplingError,
+    SchemaError,
     VerificationError,
 )
 from small4.hub.names import nano_directory
@@ -228,3 +242,48 @@ def test_a_stop_string_ends_the_generation_behind_it(llm: LLM) -> None:
     while llm.worker.engine.num_running and time.monotonic() < deadline:
         time.sleep(0.005)
     assert llm.worker.engine.num_running == 0
+
+
+SUM_SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer", "minimum": 0, "maximum": 999}, "sure": {"type": "boolean"}},
+    "required": ["sum", "sure"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_an_answer_has_the_form_that_was_asked_for(llm: LLM, seed: int) -> None:
+    answer = llm.chat("17+4", response_format=JsonSchema(SUM_SCHEMA), temperature=1.5, seed=seed, max_tokens=200)
+    assert answer.finish_reason == "stop"
+    found = json.loads(answer.text)
+    assert set(found) == {"sum", "sure"}
+    assert 0 <= found["sum"] <= 999
+
+
+def test_a_form_holds_behind_a_thought_that_is_closed_for_it(llm: LLM) -> None:
+    request = ChatRequest(
+        messages=(Message("user", "17+4"), Message("assistant", (ThinkPart("well", closed=False),), prefix=True)),
+        response_format=Regex(r"[0-9]{2}"),
+        effort="high",
+        thinking_budget=4,
+        max_tokens=30,
+    )
+    answer = collect(llm.stream(request))
+    assert answer.usage.reasoning_tokens == 5  # four and [/THINK]
+    assert re.fullmatch(r"[0-9]{2}", answer.text)
+    assert answer.finish_reason == "stop"
+
+
+def test_a_call_that_is_required_comes(llm: LLM) -> None:
+    tool = Tool("add", "Add two numbers.", SUM_SCHEMA, strict=True)
+    answer = llm.chat("17+4", tools=[tool], tool_choice="required", temperature=1.0, seed=1, max_tokens=300)
+    assert answer.tool_calls[0].name == "add"
+    assert set(json.loads(answer.tool_calls[0].arguments)) == {"sum", "sure"}
+    assert answer.finish_reason == "tool_calls"
+
+
+def test_a_schema_that_cannot_be_enforced_is_refused_before_the_first_token(llm: LLM) -> None:
+    with pytest.raises(SchemaError, match="'not'"):
+        llm.chat("17+4", response_format=JsonSchema({"not": {"type": "string"}}))
+    assert llm.worker.engine.num_waiting == 0
