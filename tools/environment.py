@@ -4,7 +4,7 @@
     python3 tools/environment.py dev    that, and the tools that `make test` and `make check` need
 
 The order: every package but torch from the hashed lock, wheels only; then torch, whose own dependencies the lock
-holds; then small4 itself, in place. Stamps inside `.venv` hold digests of what went in; a changed lock starts afresh.
+holds; then small4 itself, in place, and its kernel library. Stamps inside `.venv` hold digests of what went in; a changed lock starts afresh.
 """
 
 import hashlib
@@ -29,6 +29,7 @@ def main(kind: str) -> None:
         install_lock(kind)
     if not is_fresh("project"):
         pip("small4, in place", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+        build_kernels()
         stamp("project")
 
 
@@ -59,6 +60,16 @@ def pip(what: str, *arguments: str) -> None:
     if subprocess.run(command, stdin=subprocess.DEVNULL).returncode:
         sys.exit(f"environment: could not install {what}; pip's message is above. Is the package registry in reach?")
     say(f"done in {time.monotonic() - start:.0f} s")
+
+
+def build_kernels() -> None:
+    """Compile the kernel library now rather than before the first answer; without a compiler torch's operators run."""
+    say("building the kernel library")
+    start = time.monotonic()
+    run = subprocess.run(
+        [str(PYTHON), "-m", "small4.kernels.cpu.build"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    say(f"done in {time.monotonic() - start:.0f} s" if run.returncode == 0 else run.stderr.strip())
 
 
 def lock_file(kind: str) -> Path:
