@@ -4,7 +4,8 @@
     python3 tools/environment.py dev    that, and the tools that `make test` and `make check` need
 
 The order: every package but torch from the hashed lock, wheels only; then torch, whose own dependencies the lock
-holds; then small4 itself, in place, and its kernel library. Stamps inside `.venv` hold digests of what went in; a changed lock starts afresh.
+holds; then small4 itself, in place, and its kernel library. Stamps inside `.venv` hold digests of what went in; a
+changed lock starts afresh.
 """
 
 import hashlib
