@@ -333,8 +333,8 @@ def load(
     `dtype` is "auto" (float32 for nano, else as stored, quantised weights as bfloat16), "bfloat16" or "float32".
     `check_digests` compares the files with the manifest of the save, if there is one; a large file is read for that
     once, and again only after it has changed.
-    `engine` bounds its cache and how much runs at once. The number of torch's threads is left to the caller: for a
-    nano, `torch.set_num_threads(1)` halves the processor time.
+    `engine` bounds its cache and how much runs at once. The number of torch's threads, which is the whole
+    process's, is left to the caller.
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
