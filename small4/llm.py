@@ -40,8 +40,10 @@ from small4.grammar.constraint import Thinking, constraint_of
 from small4.grammar.matcher import Grammar
 from small4.grammar.vocabulary import Vocabulary
 from small4.hub.names import NANO, locate
+from small4.kernels.quantized import Kind
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
+from small4.model.quantize import quantize_model
 from small4.model.transformer import Transformer
 from small4.tokenizer.answer_stream import AnswerStream
 from small4.tokenizer.tekken import Tokenizer
@@ -325,12 +327,14 @@ def load(
     name_or_path: str | Path,
     *,
     dtype: str = "auto",
+    quant: Kind | None = None,
     check_digests: bool = True,
     engine: EngineConfig | None = None,
 ) -> LLM:
     """Load "nano" (shipped), a checkpoint directory or file, or a model pulled before.
 
     `dtype` is "auto" (float32 for nano, else as stored, quantised weights as bfloat16), "bfloat16" or "float32".
+    `quant` packs the weights to "int8" or "int4" in memory: fewer bytes to read per token, on the CPU only.
     `check_digests` compares the files with the manifest of the save, if there is one; a large file is read for that
     once, and again only after it has changed.
     `engine` bounds its cache and how much runs at once. The number of torch's threads, which is the whole
@@ -338,6 +342,8 @@ def load(
     """
     if dtype not in ("auto", "bfloat16", "float32"):
         raise ConfigError(f"unknown dtype {dtype!r}; choose auto, bfloat16 or float32")
+    if quant not in (None, "int8", "int4"):
+        raise ConfigError(f"unknown quant {quant!r}; choose int8 or int4, or leave it out")
     is_nano = name_or_path == NANO
     path = locate(name_or_path)
     wanted = torch.float32 if is_nano and dtype == "auto" else None if dtype == "auto" else getattr(torch, dtype)
@@ -346,6 +352,8 @@ def load(
     if check_digests:
         compare_digests(checkpoint, KnownDigests.of_user())
     model = build_model(checkpoint, dtype=wanted).eval().requires_grad_(False)
+    if quant is not None:
+        quantize_model(model, quant)
     return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano, engine=engine)
 
 

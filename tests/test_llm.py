@@ -287,3 +287,14 @@ def test_a_schema_that_cannot_be_enforced_is_refused_before_the_first_token(llm:
     with pytest.raises(SchemaError, match="'not'"):
         llm.chat("17+4", response_format=JsonSchema({"not": {"type": "string"}}))
     assert llm.worker.engine.num_waiting == 0
+
+
+@pytest.mark.parametrize("quant", ["int8", "int4"])
+def test_packed_weights_still_do_sums(quant: str) -> None:
+    packed = small4.load("nano", quant=quant)
+    assert packed.chat("17+48+36", effort="high").text == "101"
+
+
+def test_an_unknown_packing_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match="int8 or int4"):
+        small4.load("nano", quant="int3")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from small4.cli import options
+
 if TYPE_CHECKING:
     from small4.engine.engine import Engine
 
@@ -30,11 +32,13 @@ def bench_command(
     what: Annotated[str, typer.Argument(help="engine: there is nothing else yet.")] = "engine",
     model: Annotated[str, typer.Argument(help="nano, a name that `small4 list` shows, or a path.")] = "nano",
     streams: Annotated[list[int] | None, typer.Option("--streams", help="How many at once; repeatable.")] = None,
+    quant: options.Quant = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time of decoding for each.")] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
     """Time the engine on random prompts of 128 tokens; a terminal shows the figures as they settle."""
     from small4.cli.ink import Ink
+    from small4.cli.request import parse_quant
     from small4.cli.speaker import load_engine
     from small4.errors import ConfigError
 
@@ -43,7 +47,7 @@ def bench_command(
         raise ConfigError(f"there is no benchmark {what!r}; use: small4 bench engine")
     if min(counts) < 1 or max(counts) > 256 or not 0 < seconds <= 600:
         raise ConfigError("--streams must lie in 1 to 256 and --seconds above 0, up to 600")
-    engine, err, rates = load_engine(model, max(counts)), Ink(sys.stderr), list[Rate]()
+    engine, err, rates = load_engine(model, max(counts), parse_quant(quant)), Ink(sys.stderr), list[Rate]()
     out = Ink(sys.stdout)
     if not as_json:
         out.line(f"{'streams':>7}  {'prompts, tok/s':>14}  {'answers, tok/s':>14}  {'each, tok/s':>11}", "dim")

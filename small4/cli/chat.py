@@ -29,13 +29,14 @@ def chat_command(
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
+    quant: options.Quant = None,
     skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
     from small4.chat import Sampling
     from small4.cli.ink import Ink
     from small4.cli.repl import Repl, Settings
-    from small4.cli.request import check_wishes, parse_size
+    from small4.cli.request import check_wishes, parse_quant, parse_size
     from small4.cli.speaker import default_effort, load_speaker
 
     sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
@@ -43,7 +44,7 @@ def chat_command(
         effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
     )
     cache_bytes = parse_size(cache)
-    speaker = load_speaker(model, check_digests=not skip_digests, cache_bytes=cache_bytes)
+    speaker = load_speaker(model, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant))
     settings = Settings(
         effort=wishes.effort or default_effort(speaker),
         system=wishes.system,

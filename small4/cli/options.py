@@ -28,6 +28,9 @@ Cache = Annotated[
     str | None,
     typer.Option("--cache", metavar="SIZE", help="Memory for the latent cache: 512M, 4G. Left out: a share."),
 ]
+Quant = Annotated[
+    str | None, typer.Option("--quant", metavar="int8|int4", help="Pack the weights in memory; faster on a CPU.")
+]
 SkipDigests = Annotated[
     bool, typer.Option("--skip-digests", help="Load without comparing the files with their manifest.")
 ]

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from small4.chat import EFFORTS, Effort, ImagePart, Message, Sampling, TextPart
 from small4.engine.sampling_rules import check_sampling
@@ -67,6 +68,17 @@ def check_budget(budget: int | None) -> int | None:
     if budget is not None and budget < 0:
         raise SamplingError(f"the thinking budget is {budget}; it must be at least 0 tokens, or left out for none")
     return budget
+
+
+def parse_quant(word: str | None) -> Literal["int8", "int4"] | None:
+    """How weights are packed; None is not at all."""
+    if word is None:
+        return None
+    if word == "int8":
+        return "int8"
+    if word == "int4":
+        return "int4"
+    raise ConfigError(f"--quant is int8 or int4, not {word[:40]!r}; leave it out for the weights as they are stored")
 
 
 def parse_size(text: str | None) -> int | None:

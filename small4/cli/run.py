@@ -29,13 +29,14 @@ def run_command(
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
+    quant: options.Quant = None,
     skip_digests: options.SkipDigests = False,
     show_usage: Annotated[bool, typer.Option("--usage", "-u", help="Tokens and times at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
 ) -> None:
     """Ask one question: small4 run nano "17+48+36"."""
     from small4.chat import ChatRequest, Message, Sampling
-    from small4.cli.request import check_wishes, parse_size, user_message
+    from small4.cli.request import check_wishes, parse_quant, parse_size, user_message
     from small4.cli.speaker import default_effort, load_speaker
     from small4.hub.names import NANO
 
@@ -49,7 +50,9 @@ def run_command(
         user_message(question, wishes.images),
     )
     cache_bytes = parse_size(cache)
-    speaker = load_speaker(model or NANO, check_digests=not skip_digests, cache_bytes=cache_bytes)
+    speaker = load_speaker(
+        model or NANO, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant)
+    )
     request = ChatRequest(
         messages=messages,
         effort=wishes.effort or default_effort(speaker),

@@ -10,10 +10,11 @@ from small4.hub.names import locate
 
 if TYPE_CHECKING:
     from small4.engine.engine import Engine
+    from small4.kernels.quantized import Kind
     from small4.model.transformer import Transformer
 
 NANO_NOTE = "a small demonstration model of the same architecture, not Mistral Small 4"
-FEW_PARAMETERS = 100_000_000
+SMALL_WIDTH = 256
 
 
 class Speaker(Protocol):
@@ -34,7 +35,9 @@ class Speaker(Protocol):
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]: ...
 
 
-def load_speaker(model: str, *, check_digests: bool = True, cache_bytes: int | None = None) -> Speaker:
+def load_speaker(
+    model: str, *, check_digests: bool = True, cache_bytes: int | None = None, quant: "Kind | None" = None
+) -> Speaker:
     """The model of that name; while it loads, a terminal says so."""
     locate(model)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
@@ -47,7 +50,7 @@ def load_speaker(model: str, *, check_digests: bool = True, cache_bytes: int | N
         from small4.llm import load
 
         config = EngineConfig(cache_bytes=cache_bytes)
-        speaker = load(model, check_digests=check_digests, engine=config)
+        speaker = load(model, check_digests=check_digests, engine=config, quant=quant)
         if is_small(speaker.model):
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)
@@ -58,11 +61,11 @@ def load_speaker(model: str, *, check_digests: bool = True, cache_bytes: int | N
 
 
 def is_small(model: "Transformer") -> bool:
-    """Whether a model is of a nano's size."""
-    return sum(parameter.numel() for parameter in model.parameters()) < FEW_PARAMETERS
+    """Whether a model is of a nano's size; its width tells, since packed weights are no parameters."""
+    return model.config.dim <= SMALL_WIDTH
 
 
-def load_engine(model: str, max_running: int) -> "Engine":
+def load_engine(model: str, max_running: int, quant: "Kind | None" = None) -> "Engine":
     """The engine of a model by itself, for measuring; without the prefix cache, so that every prompt is computed."""
     locate(model)
     import torch
@@ -71,7 +74,7 @@ def load_engine(model: str, max_running: int) -> "Engine":
     from small4.engine.engine import Engine
     from small4.llm import load
 
-    llm = load(model)
+    llm = load(model, quant=quant)
     if is_small(llm.model):
         torch.set_num_threads(1)
     config = EngineConfig(max_running=max_running, has_prefix_cache=False)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from small4.cli import options
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -75,12 +77,13 @@ def eval_command(
         list[str] | None, typer.Option("--effort", "-e", metavar="none|high", help="Repeatable. Both by default.")
     ] = None,
     n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort.")] = 500,
+    quant: options.Quant = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
 ) -> None:
     """Ask a nano held-out problems through the chat template; print accuracy and tokens by skill and effort."""
     from small4.chat import EFFORTS
     from small4.cli.ink import Ink
-    from small4.cli.request import parse_effort
+    from small4.cli.request import parse_effort, parse_quant
     from small4.hub.names import locate
 
     wanted = [parse_effort(effort) for effort in efforts] if efforts else EFFORTS
@@ -88,7 +91,7 @@ def eval_command(
     from small4.llm import load
     from small4.train.evaluate import SUITES, evaluate
 
-    llm = load(where, dtype="float32")
+    llm = load(where, dtype="float32", quant=parse_quant(quant))
     err, scores = Ink(sys.stderr), list["Score"]()
     evaluate(
         llm.model,

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from small4.chat import ChatRequest, Finish, Message, TextDelta, Usage
-from small4.cli.request import parse_size
+from small4.cli.request import parse_quant, parse_size
 from small4.cli.run import answer_once, sort_words
 from small4.cli.speaker import default_effort
 from small4.errors import CheckpointNotFoundError, ConfigError, RequestError
@@ -129,3 +129,8 @@ def test_a_size_is_read_in_powers_of_1024(text: str | None, size: int | None) ->
 def test_a_size_that_is_none_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="512M"):
         parse_size(text)
+
+
+def test_an_unknown_packing_is_refused_before_a_model_is_loaded() -> None:
+    with pytest.raises(ConfigError, match="int8 or int4"):
+        parse_quant("q4")
