@@ -40,6 +40,7 @@ from small4.grammar.constraint import Thinking, constraint_of
 from small4.grammar.matcher import Grammar
 from small4.grammar.vocabulary import Vocabulary
 from small4.hub.names import NANO, locate
+from small4.kernels.ops import backend
 from small4.kernels.quantized import Kind
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
@@ -353,7 +354,7 @@ def load(
         compare_digests(checkpoint, KnownDigests.of_user())
     model = build_model(checkpoint, dtype=wanted).eval().requires_grad_(False)
     if quant is not None:
-        quantize_model(model, quant)
+        quantize_model(model, quant, backend(native=engine is None or not engine.is_plain))
     return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano, engine=engine)
 
 

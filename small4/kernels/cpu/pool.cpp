@@ -89,7 +89,15 @@ struct Pool {
         }
         while (take_one()) {
         }
-        while (finished.load(std::memory_order_acquire) != count) pause_cpu();
+        // A worker that the system has put aside gets this thread's time, on a machine with more to do than processors.
+        auto until = std::chrono::steady_clock::now() + SPIN;
+        while (finished.load(std::memory_order_acquire) != count) {
+            if (std::chrono::steady_clock::now() < until) {
+                pause_cpu();
+            } else {
+                std::this_thread::yield();
+            }
+        }
     }
 };
 
