@@ -1,11 +1,13 @@
 """The thread that steps an engine, and how other threads talk to it.
 
-Submissions and aborts go through an inbox that the thread empties between two steps, so the engine itself is only ever
+Submissions and aborts go through inboxes that the thread empties between two steps, so the engine itself is only ever
 touched by one thread. The thread lives while there is work: an idle engine costs nothing, and a program can end.
+
+A stream is aborted by whoever drops it, which may be the garbage collector, at any allocation of any thread. So an
+abort takes no lock; it needs no wake-up either, since a sequence that has not ended keeps the thread at work.
 """
 
 import asyncio
-import contextlib
 import threading
 import time
 from collections import deque
@@ -32,7 +34,8 @@ class Worker:
         self._lock = threading.Lock()
         self._inbox: deque[tuple[Callable[[], object], Future[object]]] = deque()
         self._thread: threading.Thread | None = None
-        self._deliver: dict[int, Deliver] = {}
+        self._dropped: deque[Sequence] = deque()
+        self._deliver: dict[Sequence, Deliver] = {}  # whoever has not had a last output
 
     def stream(self, request: GenerationRequest) -> "Stream":
         """Outputs of all sequences of a request as they come, at last one with a reason for each.
@@ -45,8 +48,16 @@ class Worker:
     async def stream_async(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """`stream` for asyncio; raises what is wrong with the request at the first output."""
         loop, outputs = asyncio.get_running_loop(), asyncio.Queue[Output]()
-        deliver: Deliver = lambda output: _call_in(loop, outputs.put_nowait, output)  # noqa: E731
-        sequences = await asyncio.wrap_future(self._ask(lambda: self._submit(request, deliver)))
+
+        def deliver(output: Output) -> None:  # fails where the loop is closed, which ends the sequence
+            loop.call_soon_threadsafe(outputs.put_nowait, output)
+
+        asked = self._ask(lambda: self._submit(request, deliver))
+        try:
+            sequences = await asyncio.wrap_future(asked)
+        except BaseException:
+            asked.add_done_callback(self._abandon)
+            raise
         num_open = len(sequences)
         try:
             while num_open:
@@ -59,26 +70,26 @@ class Worker:
 
     def submit(self, request: GenerationRequest, deliver: Deliver) -> list[Sequence]:
         """Submit, with `deliver` called from the engine's thread with every output; it must not block."""
-        return self._ask(lambda: self._submit(request, deliver)).result()
+        asked = self._ask(lambda: self._submit(request, deliver))
+        try:
+            return asked.result()
+        except BaseException:  # Ctrl-C: what is submitted all the same has nobody to run for
+            asked.add_done_callback(self._abandon)
+            raise
 
     def abort(self, *sequences: Sequence) -> None:
         """End sequences soon; the last output of each comes with the reason "aborted"."""
-
-        def abort_each() -> None:
-            for sequence in sequences:
-                if sequence.status != "ended":
-                    self._hand_out(self.engine.abort(sequence))
-
-        self._ask(abort_each)
+        self._dropped.extend(sequences)
 
     def _ask(self, command: Callable[[], T]) -> "Future[T]":
         """Have the thread run a command between two steps; starts the thread where none is alive."""
         future: Future[T] = Future()
         with self._lock:
-            self._inbox.append((command, future))  # type: ignore[arg-type]
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="small4 engine", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="small4 engine", daemon=True)
+                thread.start()  # may fail, and then nothing is asked; it waits for the lock
+                self._thread = thread
+            self._inbox.append((command, future))  # type: ignore[arg-type]
         return future
 
     def _work(self) -> None:
@@ -90,10 +101,9 @@ class Worker:
                     self._thread = None
                     return
             for command, future in commands:
-                try:
-                    future.set_result(command())
-                except Exception as error:
-                    future.set_exception(error)
+                _answer(command, future)
+            while self._dropped:
+                self._abort(self._dropped.popleft())
             self._step()
 
     def _step(self) -> None:
@@ -101,23 +111,34 @@ class Worker:
         try:
             outputs = self.engine.step()
         except Exception as error:  # a bug of ours outside any one sequence: nobody is left waiting for it
-            outputs = self.engine.fail_all(error)
+            self.engine.fail_all(error)
+            # Among them those that the step had ended before it failed.
+            outputs = [Output(sequence, (), "error", error) for sequence in self._deliver]
         self.step_began = None
         for output in outputs:
             self._hand_out(output)
 
     def _submit(self, request: GenerationRequest, deliver: Deliver) -> list[Sequence]:
         sequences = self.engine.submit(request)
-        self._deliver.update((sequence.id, deliver) for sequence in sequences)
+        self._deliver.update((sequence, deliver) for sequence in sequences)
         return sequences
+
+    def _abort(self, sequence: Sequence) -> None:
+        if sequence.status != "ended":
+            self._hand_out(self.engine.abort(sequence))
+
+    def _abandon(self, asked: "Future[list[Sequence]]") -> None:
+        """Abort what was submitted for a caller who has left."""
+        if not asked.cancelled() and asked.exception() is None:
+            self.abort(*asked.result())
 
     def _hand_out(self, output: Output) -> None:
         sequence = output.sequence
-        deliver = self._deliver[sequence.id] if output.finish_reason is None else self._deliver.pop(sequence.id)
+        deliver = self._deliver[sequence] if output.finish_reason is None else self._deliver.pop(sequence)
         try:
             deliver(output)
         except Exception:  # the receiver is broken; its sequence has nobody left to run for
-            self._deliver.pop(sequence.id, None)
+            self._deliver.pop(sequence, None)
             if sequence.status != "ended":
                 self.engine.abort(sequence)
 
@@ -133,7 +154,7 @@ class Stream:
         return self
 
     def __next__(self) -> Output:
-        if not self.num_open:
+        if self.num_open <= 0:  # below 0 once another thread has closed it
             raise StopIteration
         output = self.outputs.get()
         self.num_open -= output.finish_reason is not None
@@ -141,7 +162,7 @@ class Stream:
 
     def close(self) -> None:
         """Abort what still runs."""
-        if self.num_open:
+        if self.num_open > 0:
             self.num_open = 0
             self.worker.abort(*self.sequences)
 
@@ -149,6 +170,13 @@ class Stream:
         self.close()
 
 
-def _call_in(loop: asyncio.AbstractEventLoop, function: Callable[[Output], None], output: Output) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is there to hear it
-        loop.call_soon_threadsafe(function, output)
+def _answer(command: Callable[[], object], future: "Future[object]") -> None:
+    """Run a command for the one who waits for it, if it was not cancelled meanwhile."""
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = command()
+    except Exception as error:
+        future.set_exception(error)
+    else:
+        future.set_result(result)

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from random import Random
 
 import pytest
@@ -135,3 +136,80 @@ def test_the_sequences_of_a_request_come_through_one_stream(worker: Worker) -> N
     for sequence in {output.sequence for output in outputs}:
         assert tokens_of([output for output in outputs if output.sequence is sequence]) == WANTED[4]
     assert sum(output.finish_reason is not None for output in outputs) == 3
+
+
+def test_a_caller_that_is_cancelled_while_it_submits_leaves_the_worker_alive(worker: Worker) -> None:
+    release = threading.Event()
+
+    def hold(output: Output) -> None:
+        release.wait(20)  # the engine's thread is busy, as in a long step
+
+    async def cancel_while_submitting() -> None:
+        task = asyncio.ensure_future(anext(worker.stream_async(request(2, max_tokens=200))))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    worker.submit(request(0, max_tokens=1), hold)
+    asyncio.run(cancel_while_submitting())
+    release.set()
+    assert tokens_of(list(worker.stream(request(1)))) == WANTED[1]
+    wait_until_idle(worker)
+
+
+def test_a_stream_can_be_dropped_where_the_lock_is_held(worker: Worker) -> None:
+    stream = worker.stream(request(2, max_tokens=200))
+    with worker._lock:  # the garbage collector may run at any allocation, also there
+        dropping = threading.Thread(target=stream.__del__, daemon=True)
+        dropping.start()
+        dropping.join(5)
+        assert not dropping.is_alive()
+    wait_until_idle(worker)
+
+
+def test_a_stream_closed_by_another_thread_ends_for_its_reader(worker: Worker) -> None:
+    stream = worker.stream(request(2, max_tokens=200))
+    outputs: list[Output] = []
+    reading = threading.Thread(target=lambda: outputs.extend(stream), daemon=True)
+    reading.start()
+    stream.close()
+    reading.join(5)
+    assert not reading.is_alive()
+
+
+def test_a_closed_event_loop_ends_its_sequences(worker: Worker) -> None:
+    loop = asyncio.new_event_loop()
+    stream = worker.stream_async(request(2, max_tokens=200))
+    first = loop.run_until_complete(anext(stream))
+    loop.close()
+    wait_until_idle(worker)
+    assert first.sequence.finish_reason == "aborted"
+
+
+def test_a_bug_behind_an_ended_sequence_leaves_nobody_waiting(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug of ours")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker.engine, "_guess", broken)  # comes after the first sequence has ended in the same step
+        outputs = SimpleQueue[Output]()
+        both = [request(0, max_tokens=1), request(1)]
+        worker._ask(lambda: [worker._submit(each, outputs.put) for each in both])  # at once, for the same step
+        assert all(isinstance(outputs.get(timeout=20).error, ZeroDivisionError) for _ in both)
+        wait_until_idle(worker)
+
+
+def test_a_thread_that_cannot_start_refuses_and_the_next_request_runs(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="start new thread"):
+            worker.stream(request(0))
+    stream = worker.stream(request(1))
+    assert [sequence.id for sequence in stream.sequences] == [0]
+    assert tokens_of(list(stream)) == WANTED[1]
