@@ -174,6 +174,8 @@ def measure(cases: Sequence[Case], repeats: int) -> list[list[float]]:
     for round_number in range(repeats + 1):
         for case, values in zip(cases, seconds, strict=True):
             calls = INNER if case.num_operations < 2e8 else 4
+            case.run()
+            time.sleep(0.005)  # the workers of the contender before stop spinning
             begin = time.perf_counter()
             for _ in range(calls):
                 case.run()
