@@ -128,9 +128,9 @@ def test_a_long_run_keeps_every_block_in_order_and_ends_every_sequence(seed: int
 
 
 @pytest.mark.slow
-def test_a_million_steps_keep_every_block_in_order_and_starve_nobody() -> None:
-    for seed in range(100, 120):
-        assert simulate(seed, 50_000).longest_wait < 3000
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_a_million_steps_keep_every_block_in_order_and_starve_nobody(seed: int) -> None:
+    assert simulate(seed, 50_000).longest_wait < 3000
 
 
 def test_a_block_counts_its_holders() -> None:
