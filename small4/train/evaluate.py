@@ -87,6 +87,9 @@ def score(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], sui
         request = GenerationRequest(prompt=prompt, max_tokens=MAX_ANSWER_TOKENS, stop_ids=frozenset({end_id}))
         sequences += engine.submit(request)
     engine.run_to_end()
+    for sequence in sequences:
+        if sequence.error is not None:
+            raise sequence.error
     outputs = [sequence.output for sequence in sequences]
     thinking = [output.index(close_id) + 1 if close_id in output else 0 for output in outputs]
     correct = sum(

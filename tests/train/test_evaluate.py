@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from small4.chat import ChatRequest, Message
-from small4.errors import ConfigError
+from small4.errors import ConfigError, NonFiniteLogitsError
 from small4.model.attention import FullAttention
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
@@ -43,6 +43,16 @@ def test_ids_that_the_tokenizer_lacks_are_never_drawn() -> None:
         model.tok_embeddings.weight[tokenizer.special_id("</s>")] = 50 * hidden_D  # the next
     (score,) = evaluate(model, tokenizer, suites=["sum2"], efforts=["none"], n=1, context_length=2048)
     assert (score.unfinished, score.mean_tokens) == (0, 1)
+
+
+def test_scores_that_are_no_numbers_are_told_by_name() -> None:
+    config = preset("test").model
+    model = Transformer(config)
+    initialise(model, config.n_layers, seed=0)
+    with torch.no_grad():
+        model.norm.weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLogitsError):
+        evaluate(model, Tokenizer.from_file(NANO_TEKKEN), suites=["sum2"], efforts=["none"], n=2, context_length=2048)
 
 
 def test_evaluation_problems_are_held_out_and_the_same_each_time() -> None:
