@@ -27,7 +27,7 @@ class PagedSequence:
         self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16, *, is_native: bool = False
     ) -> None:
         config = EngineConfig(block_size=block_size, cache_bytes=2**40)
-        plan = plan_cache(model, config, dtype, 0, capacity)
+        plan = plan_cache(model, config, dtype, 2**40, capacity)
         self.cache = PagedCache(model, plan, config, dtype)
         self.block_size = block_size
         self.length = 0

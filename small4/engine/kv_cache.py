@@ -49,7 +49,7 @@ def plan_cache(
     """Blocks for the configured size, or for a share of `free_bytes`; never more than `max_tokens` can use.
 
     `max_tokens` is what all running sequences could hold at once. Raises MemoryBudgetError where not even one
-    block of every layer fits.
+    block of every layer fits, and where the configured size is not free.
     """
     row_bytes = model.kv_width + 2 if config.cache_format == "fp8" else model.kv_width * dtype.itemsize
     token_bytes = model.n_layers * row_bytes
@@ -61,7 +61,13 @@ def plan_cache(
             f"{block_bytes - budget:,} are missing: free memory, or give the cache more (--cache)"
         )
     num_blocks = min(budget // block_bytes, -(-max_tokens // config.block_size))
-    return CachePlan(num_blocks, config.block_size, token_bytes)
+    plan = CachePlan(num_blocks, config.block_size, token_bytes)
+    if plan.size_bytes > free_bytes:
+        raise MemoryBudgetError(
+            f"the cache would take {plan.size_bytes:,} bytes and {free_bytes:,} are free; "
+            f"{plan.size_bytes - free_bytes:,} are missing: free memory, or give the cache less (--cache)"
+        )
+    return plan
 
 
 class PagedCache:

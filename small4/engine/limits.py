@@ -20,6 +20,6 @@ def check_lengths(num_prompt: int, max_tokens: int, context_length: int) -> None
 
 def check_ids(token_ids: Sequence[int], vocab_size: int) -> None:
     """Refuse ids that the embedding does not have."""
-    wrong = next((i for i in token_ids if not 0 <= i < vocab_size), None)
-    if wrong is not None:
-        raise RequestError(f"token id {wrong} is not in the vocabulary of {vocab_size}; use this model's tokenizer")
+    wrong = [i for i in token_ids if not (hasattr(i, "__index__") and 0 <= i < vocab_size)]
+    if wrong:
+        raise RequestError(f"token id {wrong[0]} is not in the vocabulary of {vocab_size}; use this model's tokenizer")

@@ -90,7 +90,11 @@ class _Drawing:
         run, count = self.run, len(self.draws)
         if self.error is not None or count > run.num_drafts:
             return False
-        return count == 0 or self.draws[-1].token_id == run.tokens[len(run.tokens) - run.num_drafts + count - 1]
+        if count == 0:
+            return True
+        last = self.draws[-1].token_id
+        # What would come behind the end is nobody's, and a grammar may have no answer to it.
+        return last not in run.sequence.stop_ids and last == run.tokens[len(run.tokens) - run.num_drafts + count - 1]
 
 
 def masks_of(runs: Items[Run]) -> dict[int, Mask]:

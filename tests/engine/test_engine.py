@@ -11,6 +11,7 @@ import torch
 from small4.chat import Sampling
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
+from small4.engine.kv_cache import plan_cache
 from small4.engine.sequence import Priority, Sequence
 from small4.engine.thought import ThoughtLimit
 from small4.errors import (
@@ -237,6 +238,8 @@ def test_scores_that_are_no_numbers_end_their_sequence_by_name(model: Transforme
     [
         ([], 4, RequestError, "empty"),
         ([1, 3072], 4, RequestError, "3072 is not in the vocabulary"),
+        ([1.0] * 8, 4, RequestError, "token id 1.0 is not in the vocabulary"),
+        ([2**70], 4, RequestError, "is not in the vocabulary"),
         ([1], 0, SamplingError, "at least 1"),
         ([1] * 200, 57, ContextLengthError, "200 tokens .* 57 more, the limit is 256"),
         ([1] * 200, 50, CacheTooSmallError, "250 tokens of cache, which holds 120"),
@@ -262,6 +265,14 @@ def test_a_full_line_refuses_with_its_limit(model: Transformer) -> None:
 def test_a_cache_that_holds_no_block_says_how_much_is_missing(model: Transformer) -> None:
     with pytest.raises(MemoryBudgetError, match=r"are missing.*--cache"):
         Engine(model, EngineConfig(cache_bytes=100))
+
+
+def test_a_cache_larger_than_free_memory_says_how_much_is_missing(model: Transformer) -> None:
+    config = EngineConfig(cache_bytes=100_000, block_size=4)
+    with pytest.raises(MemoryBudgetError, match=r"39,840 are missing.*--cache"):
+        plan_cache(model.config, config, torch.float32, free_bytes=60_000, max_tokens=100_000)
+    plan = plan_cache(model.config, config, torch.float32, free_bytes=60_000, max_tokens=20)
+    assert plan.num_tokens == 20  # what can never be used is not taken, so it need not be there
 
 
 def test_the_plan_of_the_cache_counts_every_byte(model: Transformer) -> None:
@@ -322,6 +333,27 @@ def test_a_grammar_holds_its_sequence_and_no_other(
     assert held.error is None
     assert [token % 2 for token in held.output] == [0, 1] * 12
     assert free.output == expected(PROMPTS[5], 12)
+
+
+def test_nothing_is_drawn_behind_a_stop_id_that_was_a_draft(model: Transformer) -> None:
+    class Ended(Alternating):
+        def matcher(self) -> "Alternating":
+            return Ended()
+
+        def fill_mask(self, masks: np.ndarray, row: int) -> None:
+            assert len(self.accepted) < 2, "asked for what may come behind the stop id"
+            super().fill_mask(masks, row)
+
+    engine = engine_of(model)
+    first = submit(engine, PROMPTS[1], 2, grammar=Alternating())
+    engine.run_to_end()
+    stop_id = first.output[1]
+    engine = engine_of(model, max_draft_tokens=4)
+    sequence = submit(engine, PROMPTS[1], 8, grammar=Ended(), stop_ids=frozenset({stop_id}))
+    engine.step()
+    sequence.drafts = [stop_id, stop_id]
+    engine.step()
+    assert (sequence.finish_reason, sequence.output) == ("stop", first.output)
 
 
 def test_the_same_seed_gives_the_same_text_in_any_company(model: Transformer) -> None:
