@@ -6,8 +6,8 @@ print(model.chat("17+48+36+25", effort="high").text)
 
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, closing
-from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import Tensor
@@ -71,6 +71,9 @@ class LLM:
         self.tokenizer = tokenizer
         self.is_nano = is_nano
         self.engine_config = engine or EngineConfig()
+        self._making = Lock()  # `cached_property` has no lock of its own from Python 3.12 on
+        self._worker: Worker | None = None
+        self._compiler: Compiler | None = None
 
     @property
     def config(self) -> ModelConfig:
@@ -81,22 +84,28 @@ class LLM:
         """Tokens of prompt and answer together."""
         return min(self.config.max_position_embeddings, MAX_CONTEXT)
 
-    @cached_property
+    @property
     def worker(self) -> Worker:
         """The engine's thread; its cache takes memory from the first answer on."""
-        return Worker(
-            Engine(
-                self.model,
-                self.engine_config,
-                context_length=self.context_length,
-                num_ids=self.tokenizer.vocab_size,
-            )
-        )
+        with self._making:
+            if self._worker is None:
+                self._worker = Worker(
+                    Engine(
+                        self.model,
+                        self.engine_config,
+                        context_length=self.context_length,
+                        num_ids=self.tokenizer.vocab_size,
+                    )
+                )
+            return self._worker
 
-    @cached_property
+    @property
     def compiler(self) -> Compiler:
         """Makes grammars of what requests want their answers to look like."""
-        return Compiler(Vocabulary.of(self.tokenizer))
+        with self._making:
+            if self._compiler is None:
+                self._compiler = Compiler(Vocabulary.of(self.tokenizer))
+            return self._compiler
 
     @property
     def cache_note(self) -> str:

@@ -6,7 +6,9 @@ import json
 import re
 import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from small4.chat import (
     ThinkPart,
     Tool,
 )
+from small4.engine.worker import Worker
 from small4.errors import (
     CheckpointNotFoundError,
     ConfigError,
@@ -221,6 +224,18 @@ def test_asyncio_streams_give_the_same_events(llm: LLM) -> None:
         return await asyncio.gather(*map(gather, requests))
 
     assert asyncio.run(all_of_them()) == [collect(llm.stream(request)) for request in requests]
+
+
+def test_threads_that_ask_first_share_one_engine(llm: LLM) -> None:
+    fresh = LLM("tiny", llm.model, llm.tokenizer)
+    together = Barrier(8)
+
+    def ask(_: int) -> Worker:
+        together.wait(20)
+        return fresh.worker
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(ask, range(8)))) == 1
 
 
 def test_many_requests_are_answered_in_order_and_told_one_by_one(llm: LLM) -> None:
