@@ -272,8 +272,13 @@ class Engine:
 
     def _root_key(self, request: GenerationRequest) -> bytes:
         salt = request.salt if self.config.has_prefix_cache else os.urandom(16)  # then only its own sequences share
-        digests = [hashlib.blake2b(image.contiguous().numpy().tobytes()).digest() for image in request.images]
-        return root_key(salt, digests)
+        return root_key(salt, [_digest(image) for image in request.images])
+
+
+def _digest(image: Tensor) -> bytes:
+    """Tells images apart, by shape and every byte."""
+    data = image.contiguous().view(torch.uint8).numpy().tobytes()
+    return hashlib.blake2b(repr(tuple(image.shape)).encode() + data).digest()
 
 
 def _cut(sequence: Sequence, new: list[Draw]) -> tuple[list[Draw], FinishReason | None]:

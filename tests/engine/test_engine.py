@@ -415,3 +415,13 @@ def test_a_stop_id_ends_a_sequence_and_stands_in_its_output(model: Transformer, 
     engine.run_to_end()
     assert sequence.finish_reason == "stop"
     assert sequence.output == wanted[: wanted.index(stop_id) + 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_images_tell_prompts_of_equal_tokens_apart(model: Transformer, dtype: torch.dtype) -> None:
+    engine = engine_of(model)
+    keys = [
+        submit(engine, PROMPTS[1], 2, images=[torch.full((3, 28, 28), value, dtype=dtype)]).root_key
+        for value in (0.0, 1.0, 1.0)
+    ]
+    assert keys[0] != keys[1] == keys[2]
