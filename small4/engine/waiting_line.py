@@ -1,8 +1,9 @@
 """The line of sequences that wait, fair between priority classes and between the callers of a class.
 
 Start-time fair queueing on two levels: each class and each caller of a class has a virtual time, the tokens it was
-served over its weight. The lowest is next. One that comes back from idling starts no lower than the one served last,
-so that idling saves nothing up. A prompt is charged when it is admitted, output as it comes.
+served over its weight. The lowest is next. One that comes back from idling starts no lower than the time that has
+passed for those who waited, so that idling saves nothing up. A prompt is charged when it is admitted, output as it
+comes.
 
     class weights  HIGH 64, NORMAL 8, LOW 1;  callers of a class weigh the same;  one caller's sequences: in order
 """
@@ -19,16 +20,17 @@ class _Service:
     """Virtual times of some parties."""
 
     def __init__(self) -> None:
-        self.now = 0.0  # time of the party served last
+        self.now = 0.0  # virtual time
         self.times: dict[Hashable, float] = {}
 
     def arrive(self, party: Hashable) -> None:
         """`party` begins to wait; those that were served no more than `now` and are away need no entry."""
         self.times[party] = max(self.times.get(party, 0.0), self.now)
 
-    def serve(self, party: Hashable, cost: float) -> None:
-        """`party` is next and is charged at once, so that its next one waits its turn."""
-        self.now = max(self.now, self.times[party])
+    def serve(self, party: Hashable, cost: float, num_waiting: int) -> None:
+        """`party`, one of `num_waiting`, is next and is charged at once, so that its next one waits its turn."""
+        # Time passes as if all who wait were served side by side, so that newcomers do not come before everyone.
+        self.now = max(self.now, self.times[party]) + cost / num_waiting
         self.times[party] += cost
 
     def charge(self, party: Hashable, cost: float) -> None:
@@ -86,8 +88,10 @@ class WaitingLine:
 
     def admit(self, sequence: Sequence, num_tokens: int) -> None:
         """Leave the line in order to run; `num_tokens` are charged to the caller and the class."""
-        self._classes.serve(sequence.priority, num_tokens / _CLASS_WEIGHTS[sequence.priority])
-        self._callers[sequence.priority].serve(sequence.caller, num_tokens)
+        num_classes = sum(bool(lines) for lines in self._lines.values())
+        self._classes.serve(sequence.priority, num_tokens / _CLASS_WEIGHTS[sequence.priority], num_classes)
+        num_callers = len(self._lines[sequence.priority])
+        self._callers[sequence.priority].serve(sequence.caller, num_tokens, num_callers)
         self.remove(sequence)
 
     def charge(self, sequence: Sequence, num_tokens: int) -> None:

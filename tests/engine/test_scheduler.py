@@ -213,6 +213,24 @@ def test_idling_saves_nothing_up() -> None:
     assert served(line, 4) in (["Nlate", "Na", "Nlate", "Na"], ["Na", "Nlate", "Na", "Nlate"])
 
 
+def test_callers_who_never_come_back_leave_nothing_behind() -> None:
+    line = WaitingLine()
+    for i in range(2000):
+        line.push(sequence_of(i, [0] * 10, caller=f"once {i}"))
+        if i >= 3:  # there is always someone who waits
+            served(line, 1)
+    assert len(line._callers[Priority.NORMAL].times) < 20
+
+
+def test_newcomers_do_not_hold_back_who_was_served_before() -> None:
+    line = line_of(*(sequence_of(i, [0] * 10, caller="steady") for i in range(40)))
+    order = []
+    for i in range(40):
+        line.push(sequence_of(100 + i, [0] * 10, caller=f"new {i}"))
+        order += served(line, 1)
+    assert order.count("Nsteady") >= 5  # the newcomers who wait grow in number, so its share falls
+
+
 def test_a_higher_class_goes_first_and_a_lower_one_still_comes() -> None:
     high = [sequence_of(i, [0] * 10, priority=Priority.HIGH) for i in range(40)]
     low = [sequence_of(i + 40, [0] * 10, priority=Priority.NORMAL) for i in range(4)]
