@@ -41,7 +41,3 @@ class PagedSequence:
         run = Run(self.sequence, self.length, (0,) * num_tokens, 0, True)
         self.length = run.end
         return PagedAttention(self.cache, build_batch([run], self.block_size, SHORT_RUN[form]), self.kernels)
-
-    def truncate(self, length: int) -> None:
-        """Forget all tokens from `length` on."""
-        self.length = length

@@ -1,6 +1,5 @@
 """The engine gives every sequence the tokens of the naive generator, whatever runs beside it."""
 
-from collections import Counter
 from dataclasses import replace
 from random import Random
 
@@ -12,7 +11,6 @@ from small4.chat import Sampling
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.kv_cache import plan_cache
-from small4.engine.sequence import Priority, Sequence
 from small4.engine.thought import ThoughtLimit
 from small4.errors import (
     BusyError,
@@ -25,7 +23,7 @@ from small4.errors import (
 )
 from small4.model.transformer import Transformer
 from tests import naive
-from tests.engine.tiny import random_prompt, tiny_model
+from tests.engine.tiny import PROMPTS, Expected, engine_of, random_prompt, submit, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -33,113 +31,9 @@ def model() -> Transformer:
     return tiny_model()
 
 
-def token_bytes(model: Transformer) -> int:
-    return model.config.n_layers * model.config.kv_width * 4
-
-
-def engine_of(model: Transformer, num_blocks: int = 64, block_size: int = 4, **options: object) -> Engine:
-    size = num_blocks * block_size * token_bytes(model)
-    config = EngineConfig(block_size=block_size, cache_bytes=size, **options)  # type: ignore[arg-type]
-    return Engine(model, config, context_length=256)
-
-
-class Expected:
-    """Naive continuations, each computed once."""
-
-    def __init__(self, model: Transformer) -> None:
-        self.model = model
-        self.known: dict[tuple[int, ...], list[int]] = {}
-
-    def __call__(self, prompt: list[int], max_tokens: int) -> list[int]:
-        known = self.known.get(tuple(prompt), [])
-        if len(known) < max_tokens:
-            rest = naive.generate(self.model, prompt + known, max_tokens=max_tokens - len(known))
-            known = self.known[tuple(prompt)] = known + rest
-        return known[:max_tokens]
-
-
 @pytest.fixture(scope="module")
 def expected(model: Transformer) -> Expected:
     return Expected(model)
-
-
-def submit(engine: Engine, prompt: list[int], max_tokens: int, **options: object) -> Sequence:
-    return engine.submit(GenerationRequest(prompt=prompt, max_tokens=max_tokens, **options))[0]  # type: ignore[arg-type]
-
-
-# Prompts that begin alike, so that blocks are shared, and that repeat themselves, so that drafts are accepted.
-def some_prompts() -> list[list[int]]:
-    rng = Random(5)
-    base = random_prompt(rng, 40)
-    loop = random_prompt(rng, 5) * 5
-    return [
-        base[:length] + random_prompt(rng, rest) for length, rest in [(40, 1), (24, 9), (8, 2), (0, 1), (0, 17)]
-    ] + [
-        loop,
-        base + loop[:7],
-    ]
-
-
-PROMPTS = some_prompts()
-
-
-def play(model: Transformer, expected: Expected, seed: int) -> Counter[str]:
-    """Run a random schedule, hold every sequence to the naive tokens, and count what happened on the way."""
-    rng = Random(seed)
-    engine = engine_of(
-        model,
-        num_blocks=rng.choice([22, 30, 64]),  # the fewest: two or three sequences at once, so that some are preempted
-        max_step_tokens=rng.choice([8, 16, 64, 256]),
-        max_running=rng.choice([2, 5, 8]),
-        max_draft_tokens=rng.choice([0, 3, 6]),
-        has_prefix_cache=rng.random() < 0.7,
-    )
-    alive: list[tuple[Sequence, list[int], int]] = []
-    aborted = []
-    for _ in range(rng.randint(3, 10)):
-        prompt, max_tokens, count = rng.choice(PROMPTS), rng.choice([1, 5, 12, 30]), rng.choice([1, 1, 1, 3])
-        request = GenerationRequest(
-            prompt=prompt,
-            max_tokens=max_tokens,
-            num_sequences=count,
-            caller=rng.choice("ab"),
-            priority=rng.choice(list(Priority)),
-        )
-        alive += [(sequence, prompt, max_tokens) for sequence in engine.submit(request)]
-        for _ in range(rng.randint(0, 6)):
-            engine.step()
-        if rng.random() < 0.2:
-            victim = rng.choice(alive)
-            engine.abort(victim[0])
-            aborted.append(victim)
-    engine.run_to_end()
-    for sequence, prompt, max_tokens in alive:
-        wanted = expected(prompt, max_tokens)
-        if sequence.finish_reason == "aborted":
-            assert sequence.output == wanted[: sequence.num_output]
-        else:
-            assert sequence.finish_reason == "length"
-            assert sequence.output == wanted
-    assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
-    return Counter(
-        sequences=len(alive),
-        aborted=len(aborted),
-        preempted=sum(sequence.num_preemptions > 0 for sequence, _, _ in alive),
-        cached=sum(sequence.num_cached > 0 for sequence, _, _ in alive),
-        drafted=engine.num_accepted,
-    )
-
-
-def test_every_schedule_gives_the_naive_tokens(model: Transformer, expected: Expected) -> None:
-    seen = sum((play(model, expected, seed) for seed in range(24)), Counter[str]())
-    assert min(seen.values()) >= 5, f"schedules that miss what they are for: {seen}"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("first", range(24, 500, 34))
-def test_hundreds_of_schedules_give_the_naive_tokens(model: Transformer, expected: Expected, first: int) -> None:
-    for seed in range(first, first + 34):
-        play(model, expected, seed)
 
 
 def test_a_second_prompt_with_the_same_beginning_computes_only_its_end(model: Transformer) -> None:

@@ -1,12 +1,16 @@
-"""A small model with far-apart logits, and prompts for it."""
+"""A small model with far-apart logits, an engine for it, prompts, and what the naive generator says to them."""
 
 from random import Random
 
 import torch
 
+from small4.engine.config import EngineConfig
+from small4.engine.engine import Engine, GenerationRequest
+from small4.engine.sequence import Sequence
 from small4.model.transformer import Transformer
 from small4.train.optim import initialise
 from small4.train.presets import preset
+from tests import naive
 
 
 def tiny_model(seed: int = 3) -> Transformer:
@@ -21,3 +25,48 @@ def tiny_model(seed: int = 3) -> Transformer:
 
 def random_prompt(rng: Random, length: int, num_ids: int = 3072) -> list[int]:
     return [rng.randrange(num_ids) for _ in range(length)]
+
+
+def token_bytes(model: Transformer) -> int:
+    return model.config.n_layers * model.config.kv_width * 4
+
+
+def engine_of(model: Transformer, num_blocks: int = 64, block_size: int = 4, **options: object) -> Engine:
+    size = num_blocks * block_size * token_bytes(model)
+    config = EngineConfig(block_size=block_size, cache_bytes=size, **options)  # type: ignore[arg-type]
+    return Engine(model, config, context_length=256)
+
+
+class Expected:
+    """Naive continuations, each computed once."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.model = model
+        self.known: dict[tuple[int, ...], list[int]] = {}
+
+    def __call__(self, prompt: list[int], max_tokens: int) -> list[int]:
+        known = self.known.get(tuple(prompt), [])
+        if len(known) < max_tokens:
+            rest = naive.generate(self.model, prompt + known, max_tokens=max_tokens - len(known))
+            known = self.known[tuple(prompt)] = known + rest
+        return known[:max_tokens]
+
+
+def submit(engine: Engine, prompt: list[int], max_tokens: int, **options: object) -> Sequence:
+    return engine.submit(GenerationRequest(prompt=prompt, max_tokens=max_tokens, **options))[0]  # type: ignore[arg-type]
+
+
+# Prompts that begin alike, so that blocks are shared, and that repeat themselves, so that drafts are accepted.
+def some_prompts() -> list[list[int]]:
+    rng = Random(5)
+    base = random_prompt(rng, 40)
+    loop = random_prompt(rng, 5) * 5
+    return [
+        base[:length] + random_prompt(rng, rest) for length, rest in [(40, 1), (24, 9), (8, 2), (0, 1), (0, 17)]
+    ] + [
+        loop,
+        base + loop[:7],
+    ]
+
+
+PROMPTS = some_prompts()

@@ -18,8 +18,9 @@ FORMS: tuple[Form, ...] = ("expanded", "absorbed")
 MAX_FLOAT32_PREFILL = 1e-5  # expanded form, whole prompt
 MAX_FLOAT32 = 2e-5  # every path that generation takes
 # Absorbing a whole prompt is no path of ours (above 16 queries we expand); at far positions the reference itself lies
-# up to 6.5e-5 from the float64 result, depending on the processor, and two roundings of that kind add up.
-MAX_FLOAT32_ABSORBED_PROMPT = 1e-4
+# up to 6.5e-5 from the float64 result, depending on the processor, and two roundings of that kind add up. One case of
+# the 24 of the benchmark is over this line on a Xeon.
+MAX_FLOAT32_ABSORBED_PROMPT = 5e-5
 # In bf16 a gate's near tie may fall the other way and replace an expert; then the median row tells, not the mean.
 MAX_BF16_MEAN, MIN_BF16_TOP1, MAX_BF16_MEDIAN_KL = 0.06, 0.85, 0.01
 
