@@ -10,7 +10,8 @@ from typing import Any, Literal
 Effort = Literal["none", "high"]
 EFFORTS: tuple[Effort, ...] = ("none", "high")
 
-FinishReason = Literal["stop", "length", "tool_calls", "aborted", "error"]
+# length: max_tokens were written; context: the context is full; filtered: a hosted provider withheld the rest
+FinishReason = Literal["stop", "length", "context", "tool_calls", "filtered", "aborted", "error"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,13 @@ class ImagePart:
 
 
 @dataclass(frozen=True, slots=True)
+class ImageLink:
+    """An image by its address; the server's fetcher puts an `ImagePart` in its place before a model sees it."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
 class ThinkPart:
     """Reasoning in an assistant message; `closed` is false where a prefix continues inside the thought."""
 
@@ -35,7 +43,7 @@ class ThinkPart:
     closed: bool = True
 
 
-Part = TextPart | ImagePart | ThinkPart
+Part = TextPart | ImagePart | ImageLink | ThinkPart
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +90,16 @@ class NamedTool:
     name: str
 
 
-ToolChoice = Literal["auto", "none", "required"] | NamedTool  # the model decides, no call, at least one call
+@dataclass(frozen=True, slots=True)
+class AllowedTools:
+    """The choice among some of the tools; the others stay in the prompt but are not called."""
+
+    names: tuple[str, ...]
+    is_required: bool = False  # at least one call
+
+
+# the model decides, no call, at least one call
+ToolChoice = Literal["auto", "none", "required"] | NamedTool | AllowedTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +166,7 @@ class ChatRequest:
     response_format: ResponseFormat | None = None  # None: free text
     effort: Effort = "none"
     sampling: Sampling = field(default_factory=Sampling)
+    num_answers: int = 1  # answers to the same prompt, 1 to 8, each drawn by itself
     max_tokens: int | None = None  # tokens of output, thinking included; None: what the context leaves
     thinking_budget: int | None = None  # tokens of thought before the block is closed for the model
     stop: tuple[str, ...] = ()  # texts that end the answer where one is complete; up to 16 of up to 256 characters
@@ -156,11 +174,12 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one request. `reasoning_tokens` are part of `completion_tokens`."""
+    """Tokens of one answer. `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
+    cached_tokens: int = 0  # found in the prefix cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +242,11 @@ class Finish:
 
 
 ChatEvent = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEvent:
+    """An event of answer number `index`, from 0: one request may ask for several."""
+
+    index: int
+    event: ChatEvent

@@ -66,6 +66,14 @@ class RequestError(Small4Error):
     """A chat request that cannot be honoured as written."""
 
 
+class FieldError(RequestError):
+    """A field of a request is malformed, beyond its limit, or asks for what cannot be honoured; `param` is its path."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
 class MessageOrderError(RequestError):
     """The conversation's roles do not follow the order that the template allows."""
 
@@ -115,3 +123,50 @@ class NonFiniteLogitsError(Small4Error):
 
 class MemoryBudgetError(ConfigError):
     """The memory does not hold even the smallest cache."""
+
+
+class EngineStoppedError(Small4Error):
+    """The engine died or hung while it answered; it starts again, and the request may be sent again."""
+
+
+# --- the server and other providers ---
+
+
+class AuthenticationError(Small4Error):
+    """No key, or one that does not open anything."""
+
+
+class ForbiddenError(Small4Error):
+    """A valid key that may not do this, or a host or origin that is not served."""
+
+
+class UnknownModelError(Small4Error):
+    """No model of that name is served; the message names those that are."""
+
+
+class UnknownPathError(Small4Error):
+    """No such path, object or method."""
+
+
+class TooLargeError(Small4Error):
+    """The body is larger than the limit that the message names."""
+
+
+class ConflictError(Small4Error):
+    """The same idempotency key is being worked on, or came with another body."""
+
+
+class RateLimitError(Small4Error):
+    """Too many requests; the caller may come again after `retry_after_seconds`."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UpstreamError(Small4Error):
+    """Another provider answered with an error, nonsense, or half an answer; `status` is its HTTP status, if any."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status

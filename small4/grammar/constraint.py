@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from llguidance import regex_to_lark
 
-from small4.chat import ChatRequest, JsonObject, JsonSchema, Lark, NamedTool, Regex, ResponseFormat, Tool
+from small4.chat import AllowedTools, ChatRequest, JsonObject, JsonSchema, Lark, NamedTool, Regex, ResponseFormat, Tool
 from small4.errors import GrammarError
 from small4.grammar.limits import GrammarLimits
 from small4.grammar.schema import check_pattern, check_schema, check_size, to_llguidance
@@ -50,15 +50,11 @@ class Constraint:
 
 def constraint_of(request: ChatRequest) -> Constraint | None:
     """What the request asks of its answer's form; None if it leaves the model free."""
-    tools, choice = request.tools, request.tool_choice
-    if isinstance(choice, NamedTool):
-        tools = tuple(tool for tool in tools if tool.name == choice.name)
-        if not tools:
-            offered = ", ".join(tool.name for tool in request.tools) or "none"
-            raise GrammarError(
-                f"tool_choice names {choice.name[:80]!r}, the request's tools are: {offered}; name one of them"
-            )
-    elif choice == "required" and not tools:
+    tools, choice = _callable_tools(request), request.tool_choice
+    must_call = choice == "required" or isinstance(choice, NamedTool)
+    if isinstance(choice, AllowedTools):
+        must_call = choice.is_required
+    elif must_call and not tools:
         raise GrammarError("tool_choice is 'required' but the request has no tools; add tools or choose 'auto'")
     is_plain = choice == "auto" and request.parallel_tool_calls and not any(tool.strict for tool in tools)
     if request.response_format is None and (is_plain or (choice == "auto" and not tools)):
@@ -66,9 +62,27 @@ def constraint_of(request: ChatRequest) -> Constraint | None:
     return Constraint(
         response=request.response_format,
         tools=() if choice == "none" else tools,
-        must_call=choice == "required" or isinstance(choice, NamedTool),
+        must_call=must_call,
         parallel=request.parallel_tool_calls,
     )
+
+
+def _callable_tools(request: ChatRequest) -> tuple[Tool, ...]:
+    """The tools that the choice leaves, which must all be offered."""
+    choice = request.tool_choice
+    if isinstance(choice, str):
+        return request.tools
+    names = (choice.name,) if isinstance(choice, NamedTool) else choice.names
+    offered = {tool.name: tool for tool in request.tools}
+    for name in names:
+        if name not in offered:
+            raise GrammarError(
+                f"tool_choice names {name[:80]!r}, the request's tools are: {', '.join(offered) or 'none'}; "
+                "name one of them"
+            )
+    if not names:
+        raise GrammarError("tool_choice allows no tool; name at least one, or choose 'none'")
+    return tuple(tool for tool in request.tools if tool.name in names)
 
 
 def check_constraint(constraint: Constraint, limits: GrammarLimits) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from small4.chat import ImagePart, Message, Part, TextPart, ThinkPart, ToolCall
+from small4.chat import ImageLink, ImagePart, Message, Part, TextPart, ThinkPart, ToolCall
 from small4.errors import MessageOrderError, RequestError, ToolError
 
 Piece = str | ImagePart | ThinkPart
@@ -27,7 +27,12 @@ _MAY_HOLD: dict[str, tuple[type, ...]] = {
     "assistant": (TextPart, ThinkPart),
     "tool": (TextPart, ImagePart),
 }
-_KINDS: dict[type, str] = {TextPart: "text", ImagePart: "an image", ThinkPart: "reasoning"}
+_KINDS: dict[type, str] = {
+    TextPart: "text",
+    ImagePart: "an image",
+    ImageLink: "the link of an image that was not fetched",
+    ThinkPart: "reasoning",
+}
 _FUNCTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _BETWEEN_MESSAGES = "\n\n"
 
@@ -179,6 +184,7 @@ def _join(contents: Sequence[str | tuple[Part, ...]]) -> list[Piece]:
     for content in contents:
         separator = _BETWEEN_MESSAGES
         for part in (TextPart(content),) if isinstance(content, str) else content:
+            assert not isinstance(part, ImageLink)  # refused by check_messages
             if not isinstance(part, TextPart):
                 if text:
                     pieces.append(text)

@@ -6,7 +6,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from small4.chat import ChatRequest, JsonObject, JsonSchema, Lark, Message, NamedTool, Regex, ResponseFormat, Tool
+from small4.chat import (
+    AllowedTools,
+    ChatRequest,
+    JsonObject,
+    JsonSchema,
+    Lark,
+    Message,
+    NamedTool,
+    Regex,
+    ResponseFormat,
+    Tool,
+)
 from small4.errors import GrammarError, RequestError
 from small4.grammar.compiler import Compiler
 from small4.grammar.constraint import Constraint, Thinking, constraint_of
@@ -108,6 +119,8 @@ GOOD, BAD, TWO = f'{CALL}{{"city": "Rom"}}', f'{CALL}{{"town": 1}}', f'{CALL}{{"
         ({"tool_choice": "required", "tools": (STRICT, CLOCK)}, [GOOD, TWO], [BAD, f"{CALL}{{}}"]),
         ({"tool_choice": "required", "parallel_tool_calls": False}, [GOOD], [TWO]),
         ({"tool_choice": NamedTool("get_weather")}, [GOOD, BAD], ["[TOOL_CALLS]get[ARGS]{}", TWO, "Hello"]),
+        ({"tool_choice": AllowedTools(("get",))}, ["[TOOL_CALLS]get[ARGS]{}", "Hello"], [GOOD]),
+        ({"tool_choice": AllowedTools(("get",), True)}, ["[TOOL_CALLS]get[ARGS]{}"], [GOOD, "Hello"]),
         ({"tool_choice": "none"}, ["Hello"], [GOOD, f"Hello{GOOD}"]),
         ({"parallel_tool_calls": False}, ["Hello", GOOD, f"Hello{BAD}"], [TWO, "[TOOL_CALLS]rm[ARGS]{}", f"{CALL}1"]),
         ({"tools": (STRICT, CLOCK)}, ["Hello", GOOD, f"Hello{TWO}"], [BAD, f"{CALL}", "[ARGS]", "[TOOL_CALLS]"]),
@@ -136,6 +149,8 @@ def test_a_request_that_asks_nothing_has_no_constraint():
         ({"tool_choice": "required", "tools": ()}, "has no tools"),
         ({"tool_choice": NamedTool("nope")}, "the request's tools are: get_weather, get; name one of them"),
         ({"tool_choice": NamedTool("nope"), "tools": ()}, "the request's tools are: none"),
+        ({"tool_choice": AllowedTools(("get", "nope"))}, "tool_choice names 'nope'"),
+        ({"tool_choice": AllowedTools(())}, "allows no tool"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, Any], message: str):
