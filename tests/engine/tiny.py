@@ -1,5 +1,6 @@
 """A small model with far-apart logits, an engine for it, prompts, and what the naive generator says to them."""
 
+from dataclasses import replace
 from random import Random
 
 import torch
@@ -13,9 +14,9 @@ from small4.train.presets import preset
 from tests import naive
 
 
-def tiny_model(seed: int = 3) -> Transformer:
-    """The test preset's shape; greedy choices do not hang on rounding."""
-    config = preset("test").model
+def tiny_model(seed: int = 3, **changes: object) -> Transformer:
+    """The test preset's shape, with changes; greedy choices do not hang on rounding."""
+    config = replace(preset("test").model, **changes)  # type: ignore[arg-type]
     model = Transformer(config)
     initialise(model, config.n_layers, seed=seed)
     with torch.no_grad():
