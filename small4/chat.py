@@ -10,6 +10,9 @@ from typing import Any, Literal
 Effort = Literal["none", "high"]
 EFFORTS: tuple[Effort, ...] = ("none", "high")
 
+# The release's card: 0.7 with reasoning; without, 0.0 to 0.7 by task, and 0.1 in its example. It names no other filter.
+TEMPERATURES: dict[Effort, float] = {"high": 0.7, "none": 0.1}
+
 # length: max_tokens were written; context: the context is full; filtered: a hosted provider withheld the rest
 FinishReason = Literal["stop", "length", "context", "tool_calls", "filtered", "aborted", "error"]
 

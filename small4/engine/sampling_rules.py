@@ -6,7 +6,7 @@ is then taken, so the answer is the one that they would have allowed. Many clien
 
 from collections.abc import Collection, Sequence
 
-from small4.chat import EFFORTS, Effort, Sampling
+from small4.chat import EFFORTS, TEMPERATURES, Effort, Sampling
 from small4.errors import EffortError, SamplingError
 
 MAX_TEMPERATURE = 5.0
@@ -14,15 +14,12 @@ MAX_LOGPROBS = 20  # alternatives per token, as OpenAI
 MAX_BIASED_IDS = 1024
 MAX_BIAS = 100.0  # either way, as OpenAI
 
-# The release's card: 0.7 with reasoning; without, 0.0 to 0.7 by task, and 0.1 in its example. It names no other filter.
-_TEMPERATURES: dict[Effort, float] = {"high": 0.7, "none": 0.1}
-
 
 def default_sampling(effort: Effort, *, seed: int | None = None) -> Sampling:
     """What the release recommends at this effort. A plain `Sampling()` is greedy whatever the effort."""
     if effort not in EFFORTS:
         raise EffortError(f"unknown effort {effort!r}; choose one of {', '.join(EFFORTS)}")
-    return Sampling(temperature=_TEMPERATURES[effort], seed=seed)
+    return Sampling(temperature=TEMPERATURES[effort], seed=seed)
 
 
 def check_sampling(sampling: Sampling, *, vocab_size: int | None = None, max_tokens: int | None = None) -> None:

@@ -3,7 +3,7 @@
 Unknown fields are never an error: agents send many. Their paths are gathered, so that the server can name them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,6 +11,9 @@ import msgspec
 from small4.errors import FieldError
 
 MAX_DEPTH = 64  # brackets inside brackets
+MAX_NODES = 200_000  # values, the ones inside others included
+MAX_PATH = 100  # characters of a path that are named
+MAX_IGNORED = 64  # paths that are named; more are counted
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -30,10 +33,13 @@ def decode_object(body: bytes) -> dict[str, Any]:
 
 
 def check_depth(value: object) -> None:
-    """Raises if brackets nest deeper than the limit."""
-    level = [value]
+    """Raises if brackets nest deeper than the limit, or hold more values than the other."""
+    level, num_nodes = [value], 1
     for _ in range(MAX_DEPTH + 1):
         level = [child for parent in level for child in _children(parent)]
+        num_nodes += len(level)
+        if num_nodes > MAX_NODES:
+            raise FieldError(f"the body has more than {MAX_NODES} values, the limit; send less")
         if not level:
             return
     raise _too_deep()
@@ -49,10 +55,42 @@ def convert(fields: object, kind: type[S], path: str = "") -> S:
         raise FieldError(f"{param or 'the body'}: {message}", param or None) from None
 
 
-def unknown_fields(fields: dict[str, Any], kind: type[msgspec.Struct], path: str = "") -> list[str]:
-    """Paths of the fields that the struct has no place for."""
-    known = set(kind.__struct_encode_fields__)
-    return [f"{path}.{name}".lstrip(".")[:100] for name in fields if name not in known]
+class Ignored:
+    """Gathers the paths of fields that change nothing, each once, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self._paths: dict[str, None] = {}
+        self._num_more = 0
+
+    def add(self, path: str) -> None:
+        """Take one path; what could not stand in an HTTP header becomes `?`."""
+        path = "".join(c if " " < c < "\x7f" and c != "," else "?" for c in path[:MAX_PATH])
+        if path in self._paths:
+            return
+        if len(self._paths) < MAX_IGNORED:
+            self._paths[path] = None
+        else:
+            self._num_more += 1
+
+    def unknown(self, fields: Mapping[str, Any], kind: type[msgspec.Struct], path: str = "") -> None:
+        """Take every field that the struct has no place for and that holds something."""
+        config = kind.__struct_config__
+        known = {*kind.__struct_encode_fields__, config.tag_field}
+        for name, value in fields.items():
+            if name not in known and value is not None:
+                self.add(f"{path}.{name}".lstrip("."))
+
+    def set(self, struct: msgspec.Struct, names: Iterable[str], path: str = "") -> None:
+        """Take those of the named fields that the caller set: fields that are known and change nothing."""
+        for name in names:
+            if getattr(struct, name) is not None:
+                self.add(f"{path}.{name}".lstrip("."))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """What was gathered; beyond the limit only a number."""
+        more = (f"and-{self._num_more}-more",) if self._num_more else ()
+        return (*self._paths, *more)
 
 
 def _children(value: object) -> Iterator[object]:
