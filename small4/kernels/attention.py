@@ -45,6 +45,8 @@ def paged_decode_attention(
     used = tables[:, : -(-max(lengths) // block_size)]
     rows_BSC = rows_PBC[used].flatten(1, 2)[:, : max(lengths)].to(query_TNC.dtype)
     hidden_BS = torch.arange(max(lengths), device=tables.device) >= context_lengths[:, None]
+    # Padding reads rows of whoever had the block before; 0 times a damaged one would not be 0.
+    rows_BSC = rows_BSC.masked_fill_(hidden_BS[..., None], 0.0)
     scores_BNS = (query_TNC @ rows_BSC.mT * scale).masked_fill(hidden_BS[:, None], float("-inf"))
     weights_BNS = scores_BNS.softmax(-1, dtype=torch.float32).to(query_TNC.dtype)
     return weights_BNS @ rows_BSC[..., :latent_width]

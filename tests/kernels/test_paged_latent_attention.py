@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from small4.kernels.attention import paged_decode_attention
 from small4.kernels.reference import latent_attention, paged_latent_attention
 
 LATENT, ROPE, SCALE = 48, 16, 0.21
@@ -60,3 +61,12 @@ def test_scattered_blocks_equal_contiguous_rows(queries: list[int], contexts: li
         pages.query_TNC, pages.rows_PBC, pages.tables, pages.query_starts, pages.context_lengths, LATENT, SCALE
     )
     assert torch.equal(out_TNL, in_one_piece(pages))
+
+
+def test_what_others_left_in_padded_rows_changes_nothing() -> None:
+    pages = scattered([1, 1, 1], [17, 20, 18], block_size=4)
+    tables = pages.tables.where(pages.tables < len(pages.rows_PBC), 0)
+    out_TNL = paged_decode_attention(
+        pages.query_TNC, pages.rows_PBC, tables, pages.query_starts, pages.context_lengths, LATENT, SCALE
+    )
+    torch.testing.assert_close(out_TNL, in_one_piece(pages), rtol=0, atol=1e-5)
