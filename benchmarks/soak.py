@@ -44,13 +44,14 @@ def main() -> int:
     )
     worker = Worker(Engine(llm.model, config, context_length=2048, num_ids=llm.tokenizer.vocab_size))
     seen, memory = soak(worker, prompts, alone, arguments.minutes * 60)
-    engine = worker.engine
+    engine, speculation = worker.engine, worker.engine.speculation
+    assert speculation is not None
     wait_until_idle(worker)
     free = engine.scheduler.pool.num_free
     growth = memory[-1] - memory[len(memory) // 5]
     is_good = seen["different"] == 0 and free == engine.cache_plan.num_blocks and growth <= MAX_GROWTH
     rows = [[name, f"{count:,}"] for name, count in sorted(seen.items())]
-    rows += [["steps", f"{engine.num_steps:,}"], ["drafts accepted", f"{engine.num_accepted:,}"]]
+    rows += [["steps", f"{engine.num_steps:,}"], ["drafts accepted", f"{speculation.num_accepted:,}"]]
     rows += [
         ["blocks free at rest", f"{free} of {engine.cache_plan.num_blocks}"],
         ["memory growth", f"{growth:,} bytes"],
@@ -60,7 +61,7 @@ def main() -> int:
         "settings": vars(arguments) | {"streams": STREAMS, "blocks": BLOCKS, "block_size": BLOCK_SIZE},
         "seen": dict(seen),
         "steps": engine.num_steps,
-        "drafts": [engine.num_drafted, engine.num_accepted],
+        "drafts": [speculation.num_drafted, speculation.num_accepted],
         "blocks_free_at_rest": free,
         "blocks": engine.cache_plan.num_blocks,
         "resident_bytes": memory,

@@ -5,6 +5,8 @@ from typing import Literal
 
 from small4.errors import ConfigError
 
+HEAD_DRAFTS = 4  # tokens that a draft head guesses ahead where nothing else is said
+
 CacheFormat = Literal["model", "fp8"]
 
 
@@ -20,16 +22,22 @@ class EngineConfig:
     max_waiting: int = 1024  # sequences in the queue; more are refused
     has_prefix_cache: bool = True  # keep blocks of ended sequences for later ones with the same beginning and salt
     is_plain: bool = False  # torch's own operators only, without the kernel library
-    max_draft_tokens: int = 0  # tokens guessed ahead per sequence and step; 0 switches speculation off
+    max_draft_tokens: int | None = None  # guessed ahead per sequence and step, 0: none; None: 4 with a draft head
 
     def __post_init__(self) -> None:
         for name in ("block_size", "max_step_tokens", "max_running", "max_waiting"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.max_draft_tokens < 0:
+        if self.max_draft_tokens is not None and self.max_draft_tokens < 0:
             raise ConfigError(f"max_draft_tokens is {self.max_draft_tokens}; it must be 0 or more")
         if self.max_running > self.max_step_tokens:
             raise ConfigError(
                 f"max_running is {self.max_running} and max_step_tokens {self.max_step_tokens}; a step must have "
                 "room for one token of every running sequence"
             )
+
+    def num_drafts(self, *, has_head: bool) -> int:
+        """Most tokens guessed ahead per sequence and step."""
+        if self.max_draft_tokens is None:
+            return HEAD_DRAFTS if has_head else 0
+        return self.max_draft_tokens

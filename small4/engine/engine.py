@@ -1,6 +1,7 @@
 """The engine: many sequences over one model. Read `Engine.step` first.
 
     plan    which sequences run how many tokens               scheduler.py
+    guess   what may follow, where it pays                    speculative.py
     build   the plan's tensors                                batch.py
     run     the model over the paged cache                    runner.py, paged_attention.py, kv_cache.py
     draw    tokens from logits, draft by draft                steering.py, sampler.py
@@ -24,21 +25,25 @@ from small4.chat import FinishReason, Sampling
 from small4.engine.batch import StepBatch, build_batch
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
+from small4.engine.draft_rule import DraftRule
+from small4.engine.draft_runner import DraftRunner
 from small4.engine.draw_state import DrawState
 from small4.engine.kv_cache import PagedCache, plan_cache
 from small4.engine.limits import check_ids, check_lengths
 from small4.engine.memory import free_bytes
 from small4.engine.paged_attention import ABSORB_UP_TO
 from small4.engine.prefix_cache import root_key
+from small4.engine.prompt_lookup import PromptLookup
 from small4.engine.runner import Runner
 from small4.engine.sampler import Draw
 from small4.engine.sampling_rules import check_sampling
 from small4.engine.scheduler import Run, Scheduler
 from small4.engine.sequence import Priority, Sequence
-from small4.engine.speculative import PromptLookup
+from small4.engine.speculative import Speculation
 from small4.engine.steering import Grammar, Mask, Steering, draw, masks_of
 from small4.engine.thought import ThoughtLimit
 from small4.errors import BusyError, CacheTooSmallError, SamplingError
+from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
 
 
@@ -93,23 +98,32 @@ class Engine:
         context_length: int | None = None,
         num_ids: int | None = None,
         clock: Callable[[], float] = time.monotonic,
+        draft_head: DraftHead | None = None,
     ) -> None:
         self.config = config = config or EngineConfig()
         self.model = model
         self.context_length = context_length or model.config.max_position_embeddings
         self.num_ids = num_ids  # only so many first ids are ever drawn; None: all
         dtype = model.tok_embeddings.weight.dtype
+        num_drafts = config.num_drafts(has_head=draft_head is not None)
+        head = draft_head if num_drafts else None
+        head_config = None if head is None else head.config.text
         self.cache_plan = plan_cache(
-            model.config, config, dtype, free_bytes(), config.max_running * self.context_length
+            model.config, config, dtype, free_bytes(), config.max_running * self.context_length, head_config
         )
         self.scheduler = Scheduler(config, BlockPool(self.cache_plan.num_blocks))
         self.runner = Runner(model, PagedCache(model.config, self.cache_plan, config, dtype), is_plain=config.is_plain)
+        self.draft_runner: DraftRunner | None = None
+        if head is not None:
+            self.draft_runner = DraftRunner(head, self.runner, self.cache_plan, config, num_ids=num_ids)
+        self.speculation: Speculation | None = None
+        if num_drafts:
+            drafter = self.draft_runner or PromptLookup()
+            self.speculation = Speculation(drafter, DraftRule(num_drafts), self.scheduler)
         self.clock = clock
         self.observer: Callable[[StepRecord], None] | None = None  # hears of every step
         self.num_submitted = 0
         self.num_steps = 0
-        self.num_drafted = self.num_accepted = 0  # tokens guessed ahead, and of those right
-        self._lookups: dict[int, PromptLookup] = {}
         self._beside = ThreadPoolExecutor(1, "small4 masks")  # a grammar's masks are computed while the model runs
 
     @property
@@ -127,13 +141,18 @@ class Engine:
         plan = self.scheduler.schedule()
         if not plan:
             return []
+        if self.speculation is not None:
+            plan = self.speculation.extend(plan)
         masks = self._start_masks(plan)
         outputs: list[Output] = []
-        for batch, logits_XW in self._run(build_batch(plan, self.config.block_size, ABSORB_UP_TO), outputs):
-            outputs += self._update(batch, draw(self._drawing(batch), logits_XW, masks()))
+        for batch, hidden_TD, logits_XW in self._run(build_batch(plan, self.config.block_size, ABSORB_UP_TO), outputs):
+            outputs += self._update(batch, hidden_TD, draw(self._drawing(batch), logits_XW, masks()))
         self.num_steps += 1
+        ended = self.clock()
+        if self.speculation is not None:
+            self.speculation.took(plan, ended - began)
         if self.observer is not None:
-            self.observer(StepRecord(began, self.clock(), plan))
+            self.observer(StepRecord(began, ended, plan))
         return outputs
 
     def submit(self, request: GenerationRequest) -> list[Sequence]:
@@ -194,16 +213,17 @@ class Engine:
             return dict
         return self._beside.submit(masks_of, plan).result
 
-    def _run(self, batch: StepBatch, outputs: list[Output]) -> Items[tuple[StepBatch, Tensor]]:
-        """Logits of a batch. Where the pass fails, each run gets its own: only those that fail again end."""
+    def _run(self, batch: StepBatch, outputs: list[Output]) -> Items[tuple[StepBatch, Tensor, Tensor]]:
+        """Hidden states and logits. Where the pass fails, each run gets its own: only those that fail again end."""
         try:
-            return [(batch, self.runner.run(batch)[:, : self.num_ids])]
+            hidden_TD, logits_XW = self.runner.run(batch)
+            return [(batch, hidden_TD, logits_XW[:, : self.num_ids])]
         except Exception as error:
             if len(batch.runs) == 1:
                 outputs.append(self._end(batch.runs[0].sequence, "error", error))
                 return []
         singles = (build_batch([run], self.config.block_size, ABSORB_UP_TO) for run in batch.runs)
-        return [pair for single in singles for pair in self._run(single, outputs)]
+        return [result for single in singles for result in self._run(single, outputs)]
 
     def _drawing(self, batch: StepBatch) -> list[tuple[Run, int]]:
         """The runs that draw, each with its first row of the logits."""
@@ -214,33 +234,34 @@ class Engine:
                 row += 1 + run.num_drafts
         return drawing
 
-    def _update(self, batch: StepBatch, drawn: dict[int, list[Draw] | Exception]) -> list[Output]:
+    def _update(self, batch: StepBatch, hidden_TD: Tensor, drawn: dict[int, list[Draw] | Exception]) -> list[Output]:
         """Append what was drawn, count what was computed, and end what is finished."""
-        outputs = []
+        outputs: list[Output] = []
+        moved: list[tuple[Sequence, list[Draw], FinishReason | None]] = []
         for run in batch.runs:
-            sequence, new = run.sequence, drawn.get(run.sequence.id, [])
+            new = drawn.get(run.sequence.id, [])
             if isinstance(new, Exception):
-                outputs.append(self._end(sequence, "error", new))
-                continue
-            new, reason = _cut(sequence, new)
-            sequence.tokens += [draw.token_id for draw in new]
-            num_accepted = max(0, len(new) - 1) if run.draws else 0
-            self.scheduler.computed(run, num_accepted)
-            self.num_drafted += run.num_drafts
-            self.num_accepted += num_accepted
+                outputs.append(self._end(run.sequence, "error", new))
+            else:
+                moved.append((run.sequence, *self._move(run, new)))
+        if self.draft_runner is not None:  # while those that end still have their blocks, which others may find
+            self.draft_runner.follow(batch, hidden_TD)
+        for sequence, new, reason in moved:
             if reason is not None:
                 outputs.append(self._end(sequence, reason, draws=new))
             elif new:
-                self._guess(sequence, run.num_drafts, num_accepted)
                 outputs.append(Output(sequence, new))
         return outputs
 
-    def _guess(self, sequence: Sequence, num_drafts: int, num_accepted: int) -> None:
-        if self.config.max_draft_tokens == 0:
-            return
-        lookup = self._lookups.setdefault(sequence.id, PromptLookup(self.config.max_draft_tokens))
-        lookup.verified(num_drafts, num_accepted)
-        sequence.drafts = lookup.propose(sequence.tokens, sequence.max_tokens - sequence.num_output - 1)
+    def _move(self, run: Run, new: list[Draw]) -> tuple[list[Draw], FinishReason | None]:
+        """Append the new tokens up to the sequence's end; what they are then, and why it ends if it does."""
+        new, reason = _cut(run.sequence, new)
+        run.sequence.tokens += [draw.token_id for draw in new]
+        num_accepted = max(0, len(new) - 1) if run.draws else 0
+        self.scheduler.computed(run, num_accepted)
+        if self.speculation is not None:
+            self.speculation.verified(run, num_accepted)
+        return new, reason
 
     def _end(
         self,
@@ -250,7 +271,10 @@ class Engine:
         draws: Items[Draw] = (),
     ) -> Output:
         self.scheduler.end(sequence)
-        self._lookups.pop(sequence.id, None)
+        if self.speculation is not None:
+            self.speculation.rule.forget(sequence.id)
+        if self.draft_runner is not None:
+            self.draft_runner.forget(sequence)
         sequence.finish_reason, sequence.error = reason, error
         sequence.image_rows = None
         return Output(sequence, draws, reason, error)

@@ -6,9 +6,10 @@ from torch import Tensor
 from small4.engine.batch import StepBatch
 from small4.engine.kv_cache import PagedCache
 from small4.engine.paged_attention import PagedAttention
-from small4.engine.scheduler import Run
+from small4.engine.sequence import Sequence
 from small4.errors import ImageError
-from small4.kernels.ops import backend
+from small4.kernels.ops import Kernels, backend
+from small4.model.config import ModelConfig
 from small4.model.quantize import fuse_model
 from small4.model.transformer import Transformer
 
@@ -19,23 +20,31 @@ class Runner:
     def __init__(self, model: Transformer, cache: PagedCache, *, is_plain: bool = False) -> None:
         self.model = model
         self.cache = cache
-        kernels = backend(native=not is_plain)
-        fits = kernels.can_attend(model.config.kv_width, model.config.kv_lora_rank)
-        self.kernels = kernels if fits else backend(native=False)
+        self.kernels = kernels_for(model.config, is_plain=is_plain)
         fuse_model(model, self.kernels)
 
-    def run(self, batch: StepBatch) -> Tensor:
-        """Logits [draw rows, W] behind the tokens that are drawn from; the cache holds the batch's rows afterwards."""
+    def run(self, batch: StepBatch) -> tuple[Tensor, Tensor]:
+        """Last hidden states [T, D], and logits [draw rows, W] behind the tokens that are drawn from.
+
+        The cache holds the batch's rows afterwards.
+        """
         x_TD = self.model.tok_embeddings(batch.tokens_T)
         for run, start in zip(batch.runs, batch.starts, strict=False):
-            if run.sequence.images and run.start < run.sequence.num_prompt:
-                self._place_images(run, x_TD[start : start + len(run.tokens)])
+            self._place_images(run.sequence, run.start, x_TD[start : start + len(run.tokens)])
         hidden_TD = self.model.run(x_TD, batch.positions_T, PagedAttention(self.cache, batch, self.kernels))
-        return self.model.logits(hidden_TD[batch.draw_rows])
+        return hidden_TD, self.model.logits(hidden_TD[batch.draw_rows])
 
-    def _place_images(self, run: Run, x_TD: Tensor) -> None:
-        """Write the image rows that belong to this chunk over its image tokens, in place."""
-        sequence, vision = run.sequence, self.model.config.vision
+    def embed(self, sequence: Sequence, start: int, end: int) -> Tensor:
+        """Input rows [T, D] of a sequence's tokens from `start` to `end`, images in their places."""
+        x_TD: Tensor = self.model.tok_embeddings(torch.tensor(sequence.tokens[start:end]))
+        self._place_images(sequence, start, x_TD)
+        return x_TD
+
+    def _place_images(self, sequence: Sequence, start: int, x_TD: Tensor) -> None:
+        """Write the image rows that belong to the tokens from `start` on over their image tokens, in place."""
+        if not sequence.images or start >= sequence.num_prompt:
+            return
+        vision = self.model.config.vision
         if sequence.image_rows is None:
             sequence.image_rows = self.model.image_rows(sequence.images)
         assert vision is not None, "image_rows has checked it"
@@ -45,7 +54,13 @@ class Runner:
                 f"{len(sequence.images)} images make {sequence.image_rows.shape[0]} rows, "
                 f"the prompt has room for {len(places)}"
             )
-        here = [(row, place) for row, place in enumerate(places) if run.start <= place < run.end]
+        here = [(row, place) for row, place in enumerate(places) if 0 <= place - start < len(x_TD)]
         if here:
             rows, inside = zip(*here, strict=True)
-            x_TD[torch.tensor(inside) - run.start] = sequence.image_rows[list(rows)]
+            x_TD[torch.tensor(inside) - start] = sequence.image_rows[list(rows)]
+
+
+def kernels_for(config: ModelConfig, *, is_plain: bool) -> Kernels:
+    """The library's kernels where they take this shape, else torch's."""
+    kernels = backend(native=not is_plain)
+    return kernels if kernels.can_attend(config.kv_width, config.kv_lora_rank) else backend(native=False)

@@ -1,6 +1,7 @@
 """Which sequences run how many tokens in this step. No tensors.
 
     1. Everyone who decodes gets its token; what is left of `max_step_tokens` goes to prompts, oldest first, in chunks.
+       Drafts come last of all: they take what room and blocks are left, for one step (`make_draft_room`).
     2. A sequence that needs a block where none is free takes those of the lowest in rank, which waits and recomputes.
        Rank is priority, then age: the highest always gets on, so that all end.
     3. Who waits is admitted in the fair order of `WaitingLine`, once there are blocks for all its tokens and one more
@@ -9,6 +10,7 @@
 Blocks of a prompt that the prefix cache knows are shared instead of computed; at least the last token always runs.
 """
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from small4.engine.blocks import BlockPool
@@ -31,6 +33,15 @@ class Run:
     @property
     def end(self) -> int:
         return self.start + len(self.tokens)
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it runs the last known token alone, drafts aside."""
+        return self.draws and len(self.tokens) == 1 + self.num_drafts
+
+    def with_drafts(self, drafts: Items[int]) -> "Run":
+        """The same run with guesses behind its tokens."""
+        return Run(self.sequence, self.start, (*self.tokens, *drafts), len(drafts), self.draws)
 
 
 class Scheduler:
@@ -58,7 +69,7 @@ class Scheduler:
     def schedule(self) -> list[Run]:
         """Plan one step; takes blocks, and may preempt and admit."""
         num_decoding = sum(len(s.tokens) - s.num_computed == 1 for s in self.running)
-        room = self.config.max_step_tokens - num_decoding  # for prompts and drafts
+        room = self.config.max_step_tokens - num_decoding  # for prompts
         runs: list[Run] = []
         planned: set[int] = set()
         for sequence in sorted(self.running, key=lambda s: s.rank):
@@ -66,16 +77,20 @@ class Scheduler:
                 continue  # preempted by one of higher rank
             planned.add(sequence.id)
             missing = len(sequence.tokens) - sequence.num_computed
-            num_drafts = min(len(sequence.drafts), room) if missing == 1 else 0
             num_tokens = 1 if missing == 1 else min(missing, room)
-            end = sequence.num_computed + num_tokens
-            if num_drafts and not self._take(sequence, end + num_drafts):
-                num_drafts = 0  # a guess is not worth another's work
-            if num_tokens == 0 or not self._grow(sequence, end, planned):
+            if num_tokens == 0 or not self._grow(sequence, sequence.num_computed + num_tokens, planned):
                 continue
-            room -= num_drafts if missing == 1 else num_tokens
-            runs.append(_run(sequence, num_tokens, num_drafts))
+            room -= 0 if missing == 1 else num_tokens
+            runs.append(_run(sequence, num_tokens))
         return runs + self._admit(room)
+
+    def make_draft_room(self, run: Run, num_drafts: int) -> int:
+        """Blocks for guesses behind a run, as far as free ones go; how many guesses they hold."""
+        sequence, size = run.sequence, self.config.block_size
+        num_drafts = min(num_drafts, (len(sequence.blocks) + self.pool.num_free) * size - run.end)
+        has_room = self._take(sequence, run.end + num_drafts)
+        assert has_room, "free blocks were counted just before"
+        return num_drafts
 
     def computed(self, run: Run, num_accepted: int) -> None:
         """Count a finished run, once its new tokens are appended; `num_accepted` of its drafts were right."""
@@ -86,6 +101,10 @@ class Scheduler:
         extend_keys(sequence.block_keys, sequence.root_key, sequence.tokens, self.config.block_size)
         for index in range(run.start // self.config.block_size, sequence.num_computed // self.config.block_size):
             self.prefixes.keep(sequence.block_keys[index], sequence.blocks[index])
+        if run.decodes:  # a block that only guesses asked for, and wrong ones, is anyone's again
+            num_blocks = self.blocks_for(len(sequence.tokens))
+            self.pool.release(reversed(sequence.blocks[num_blocks:]))
+            del sequence.blocks[num_blocks:]
 
     def end(self, sequence: Sequence) -> None:
         """Take a sequence out, wherever it is, and give its blocks back."""
@@ -121,7 +140,7 @@ class Scheduler:
         """Back into the line, without blocks; what it has drawn stays."""
         self.running.remove(sequence)
         self._give_back(sequence)
-        sequence.num_computed, sequence.drafts = 0, []
+        sequence.num_computed = 0
         sequence.num_preemptions += 1
         sequence.status = "waiting"
         self.line.push(sequence)
@@ -139,7 +158,7 @@ class Scheduler:
                 break
             num_tokens = min(len(sequence.tokens) - sequence.num_computed, room)
             room -= num_tokens
-            runs.append(_run(sequence, num_tokens, 0))
+            runs.append(_run(sequence, num_tokens))
         return runs
 
     def _place(self, sequence: Sequence) -> bool:
@@ -163,8 +182,7 @@ class Scheduler:
         return True
 
 
-def _run(sequence: Sequence, num_tokens: int, num_drafts: int) -> Run:
+def _run(sequence: Sequence, num_tokens: int) -> Run:
     start = sequence.num_computed
-    tokens = sequence.tokens[start : start + num_tokens] + sequence.drafts[:num_drafts]
-    draws = start + num_tokens == len(sequence.tokens)
-    return Run(sequence, start, tuple(tokens), num_drafts, draws)
+    tokens = sequence.tokens[start : start + num_tokens]
+    return Run(sequence, start, tuple(tokens), 0, draws=start + num_tokens == len(sequence.tokens))

@@ -50,7 +50,6 @@ class Sequence:
     num_preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)
-    drafts: list[int] = field(default_factory=list)  # guessed tokens behind the last one
     finish_reason: FinishReason | None = None
     error: Exception | None = None
 

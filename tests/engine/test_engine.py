@@ -1,5 +1,6 @@
 """The engine gives every sequence the tokens of the naive generator, whatever runs beside it."""
 
+from collections.abc import Sequence as Items
 from dataclasses import replace
 from random import Random
 
@@ -9,8 +10,11 @@ import torch
 
 from small4.chat import Sampling
 from small4.engine.config import EngineConfig
+from small4.engine.draft_rule import DraftRule
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.kv_cache import plan_cache
+from small4.engine.scheduler import Run
+from small4.engine.speculative import Speculation
 from small4.engine.thought import ThoughtLimit
 from small4.errors import (
     BusyError,
@@ -127,6 +131,15 @@ def test_scores_that_are_no_numbers_end_their_sequence_by_name(model: Transforme
     assert good.output == expected(PROMPTS[1], 6)
 
 
+def test_damaged_rows_that_others_left_in_blocks_reach_nobody(model: Transformer, expected: Expected) -> None:
+    engine = engine_of(model)
+    for layer in engine.runner.cache.layers:
+        layer.fill_(float("nan"))
+    sequences = [submit(engine, prompt, 6) for prompt in PROMPTS]
+    engine.run_to_end()
+    assert [sequence.output for sequence in sequences] == [expected(prompt, 6) for prompt in PROMPTS]
+
+
 @pytest.mark.parametrize(
     ("prompt", "max_tokens", "error", "message"),
     [
@@ -235,18 +248,25 @@ def test_nothing_is_drawn_behind_a_stop_id_that_was_a_draft(model: Transformer) 
             return Ended()
 
         def fill_mask(self, masks: np.ndarray, row: int) -> None:
-            assert len(self.accepted) < 2, "asked for what may come behind the stop id"
+            assert len(self.accepted) < 3, "asked for what may come behind the stop id"
             super().fill_mask(masks, row)
 
+    class Twice:
+        def __init__(self, token_id: int) -> None:
+            self.token_id = token_id
+
+        def propose(self, wishes: Items[tuple[Run, int]]) -> list[list[int]]:
+            return [[self.token_id] * 2 for _ in wishes]
+
     engine = engine_of(model)
-    first = submit(engine, PROMPTS[1], 2, grammar=Alternating())
+    first = submit(engine, PROMPTS[1], 3, grammar=Alternating())
     engine.run_to_end()
-    stop_id = first.output[1]
-    engine = engine_of(model, max_draft_tokens=4)
+    stop_id = first.output[2]
+    engine = engine_of(model)
     sequence = submit(engine, PROMPTS[1], 8, grammar=Ended(), stop_ids=frozenset({stop_id}))
-    engine.step()
-    sequence.drafts = [stop_id, stop_id]
-    engine.step()
+    engine.speculation = Speculation(Twice(stop_id), DraftRule(2), engine.scheduler)
+    engine.run_to_end()
+    assert engine.speculation.num_drafted == 2
     assert (sequence.finish_reason, sequence.output) == ("stop", first.output)
 
 

@@ -14,7 +14,7 @@ from small4.engine.sampler import probabilities
 from small4.engine.thought import ThoughtLimit
 from small4.model.attention import FullAttention
 from small4.model.transformer import Transformer
-from tests.engine.tiny import random_prompt, tiny_model
+from tests.engine.tiny import even_clock, kindred_head, random_prompt, strange_head, tiny_model
 
 OPEN, CLOSE, STOP = 34, 35, 2
 
@@ -66,12 +66,14 @@ def play(model: Transformer, seed: int) -> int:
     block_bytes = 4 * model.config.n_layers * model.config.kv_width * 4
     config = EngineConfig(
         block_size=4,
-        cache_bytes=40 * block_bytes,
+        cache_bytes=60 * block_bytes,
         max_step_tokens=rng.choice([8, 64]),
         max_running=5,
         max_draft_tokens=rng.choice([0, 4]),
     )
-    engine = Engine(model, config, context_length=256)
+    head = rng.choice([None, kindred_head, strange_head])
+    draft_head = None if head is None else head(model)
+    engine = Engine(model, config, context_length=256, draft_head=draft_head, clock=even_clock())
     shared = random_prompt(rng, 5) * 3
     asked = []
     for _ in range(4):
@@ -92,7 +94,7 @@ def play(model: Transformer, seed: int) -> int:
         for index, sequence in enumerate(sequences):
             assert sequence.error is None
             assert sequence.output == by_definition(model, prompt, max_tokens, sampling, index, budget)
-    return engine.num_accepted
+    return 0 if engine.speculation is None else engine.speculation.num_accepted
 
 
 def test_every_sampled_schedule_gives_the_tokens_of_the_definition(model: Transformer) -> None:

@@ -1,6 +1,7 @@
 """Pool, prefix cache and scheduler, driven for many steps without a model: nothing leaks, nobody starves."""
 
 from collections import Counter
+from collections.abc import Sequence as Items
 from random import Random
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from small4.chat import Sampling
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
+from small4.engine.draft_rule import DraftRule
 from small4.engine.draw_state import DrawState
 from small4.engine.prefix_cache import PrefixCache, extend_keys, root_key
 from small4.engine.scheduler import Run, Scheduler
 from small4.engine.sequence import Priority, Sequence
+from small4.engine.speculative import Speculation, most_drafts
 from small4.engine.steering import Steering
 from small4.engine.waiting_line import WaitingLine
 
@@ -40,10 +43,20 @@ class Simulation:
             self.submit(now)
         if self.alive and self.rng.random() < 0.02:
             self.leave(self.rng.choice(self.alive), "aborted")
-        plan = self.scheduler.schedule()
+        plan = self.guess(self.scheduler.schedule())
         self.check(plan)
         for run in plan:
             self.compute(run, now)
+
+    def guess(self, plan: list[Run]) -> list[Run]:
+        """Random guesses behind some runs that decode, where there is room."""
+        room, guessing = self.config.max_step_tokens - sum(len(run.tokens) for run in plan), []
+        for run in plan:
+            wish = min(3, room, most_drafts(run.sequence)) if run.decodes and self.rng.random() < 0.3 else 0
+            count = self.scheduler.make_draft_room(run, wish) if wish else 0
+            room -= count
+            guessing.append(run.with_drafts([self.rng.randrange(3) for _ in range(count)]))
+        return guessing
 
     def submit(self, now: int) -> None:
         rng = self.rng
@@ -66,14 +79,9 @@ class Simulation:
         if run.draws:
             sequence.tokens += [*run.tokens[len(run.tokens) - run.num_drafts :][:num_accepted], self.rng.randrange(3)]
         self.scheduler.computed(run, num_accepted)
-        room = sequence.max_tokens - sequence.num_output
-        if room <= 0:
+        if sequence.num_output >= sequence.max_tokens:
             self.longest_wait = max(self.longest_wait, now - self.arrived_at[sequence.id])
             self.leave(sequence, "ended")
-        elif self.rng.random() < 0.3:
-            sequence.drafts = [self.rng.randrange(3) for _ in range(min(3, room - 1))]
-        else:
-            sequence.drafts = []
 
     def leave(self, sequence: Sequence, how: str) -> None:
         self.seen[how] += 1
@@ -131,6 +139,53 @@ def test_a_long_run_keeps_every_block_in_order_and_ends_every_sequence(seed: int
 @pytest.mark.parametrize("seed", range(100, 120))
 def test_a_million_steps_keep_every_block_in_order_and_starve_nobody(seed: int) -> None:
     assert simulate(seed, 50_000).longest_wait < 3000
+
+
+def running(scheduler: Scheduler, *sequences: Sequence) -> None:
+    """Have the sequences past their prompts, each with a first token drawn."""
+    for sequence in sequences:
+        scheduler.add(sequence)
+    for run in scheduler.schedule():
+        run.sequence.tokens.append(1)
+        scheduler.computed(run, 0)
+
+
+def test_drafts_take_no_room_from_a_prompt() -> None:
+    scheduler = Scheduler(EngineConfig(block_size=4, max_step_tokens=8, max_running=4), BlockPool(24))
+    first, second = sequence_of(0, [5, 6]), sequence_of(1, [5, 7])
+    running(scheduler, first, second)
+    scheduler.add(sequence_of(2, list(range(20))))
+    speculation = Speculation(Guesses(), Eager(5), scheduler)
+    plan = speculation.extend(scheduler.schedule())
+    assert [(len(run.tokens), run.num_drafts) for run in plan] == [(1, 0), (1, 0), (6, 0)]
+    scheduler.end(plan[2].sequence)
+    plan = speculation.extend(scheduler.schedule())
+    assert [run.num_drafts for run in plan] == [5, 1]
+
+
+def test_drafts_take_no_block_that_another_needs_now_or_next() -> None:
+    scheduler = Scheduler(EngineConfig(block_size=4, max_running=2), BlockPool(4))
+    first, second = sequence_of(0, [5, 6, 7], 20), sequence_of(1, [6, 7], 20)
+    running(scheduler, first, second)
+    speculation = Speculation(Guesses(), Eager(9), scheduler)
+    for _ in range(4):  # both come to need a second block; drafts would take two for the first one alone
+        for run in speculation.extend(scheduler.schedule()):
+            run.sequence.tokens.append(9)
+            scheduler.computed(run, 0)
+    assert (first.num_preemptions, second.num_preemptions) == (0, 0)
+    assert [sequence.num_output for sequence in (first, second)] == [5, 5]
+
+
+class Guesses:
+    def propose(self, wishes: Items[tuple[Run, int]]) -> list[list[int]]:
+        return [[0] * count for _, count in wishes]
+
+
+class Eager(DraftRule):
+    """Takes it that drafts always pay."""
+
+    def length(self, sequence_id: int, limit: int) -> int:
+        return min(limit, self.max_drafts)
 
 
 def test_a_block_counts_its_holders() -> None:

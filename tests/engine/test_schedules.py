@@ -8,7 +8,7 @@ import pytest
 from small4.engine.engine import GenerationRequest
 from small4.engine.sequence import Priority, Sequence
 from small4.model.transformer import Transformer
-from tests.engine.tiny import PROMPTS, Expected, engine_of, tiny_model
+from tests.engine.tiny import PROMPTS, Expected, engine_of, even_clock, kindred_head, strange_head, tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,12 @@ def expected(model: Transformer) -> Expected:
 def play(model: Transformer, expected: Expected, seed: int) -> Counter[str]:
     """Run a random schedule, hold every sequence to the naive tokens, and count what happened on the way."""
     rng = Random(seed)
+    head = rng.choice([None, None, strange_head, kindred_head])
     engine = engine_of(
         model,
-        num_blocks=rng.choice([22, 30, 64]),  # the fewest: two or three sequences at once, so that some are preempted
+        draft_head=None if head is None else head(model),
+        clock=rng.choice([even_clock(), rng.random]),  # drafts always pay, or by whim
+        num_blocks=rng.choice([20, 24, 64]),  # the fewest: two or three sequences at once, so that some are preempted
         max_step_tokens=rng.choice([8, 16, 64, 256]),
         max_running=rng.choice([2, 5, 8]),
         max_draft_tokens=rng.choice([0, 3, 6]),
@@ -59,12 +62,16 @@ def play(model: Transformer, expected: Expected, seed: int) -> Counter[str]:
             assert sequence.finish_reason == "length"
             assert sequence.output == wanted
     assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
+    speculation = engine.speculation
+    num_accepted = 0 if speculation is None else speculation.num_accepted
     return Counter(
         sequences=len(alive),
         aborted=len(aborted),
         preempted=sum(sequence.num_preemptions > 0 for sequence, _, _ in alive),
         cached=sum(sequence.num_cached > 0 for sequence, _, _ in alive),
-        drafted=engine.num_accepted,
+        looked_up=num_accepted if head is None else 0,
+        guessed_strangely=speculation.num_verified if speculation and head is strange_head else 0,
+        guessed_well=num_accepted if head is kindred_head else 0,
     )
 
 

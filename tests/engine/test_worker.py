@@ -192,7 +192,7 @@ def test_a_bug_behind_an_ended_sequence_leaves_nobody_waiting(worker: Worker, mo
         raise ZeroDivisionError("a bug of ours")
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker.engine, "_guess", broken)  # comes after the first sequence has ended in the same step
+        patch.setattr(worker.engine, "observer", broken)  # comes after the first sequence has ended in the same step
         outputs = SimpleQueue[Output]()
         both = [request(0, max_tokens=1), request(1)]
         worker._ask(lambda: [worker._submit(each, outputs.put) for each in both])  # at once, for the same step

@@ -1,13 +1,19 @@
-"""A small model with far-apart logits, an engine for it, prompts, and what the naive generator says to them."""
+"""A small model with far-apart logits, draft heads and an engine for it, and what the naive generator says."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
+from math import prod
 from random import Random
 
 import torch
 
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
+from small4.engine.kv_cache import waiting_shape
 from small4.engine.sequence import Sequence
+from small4.model.config import DraftConfig
+from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
 from small4.train.optim import initialise
 from small4.train.presets import preset
@@ -24,6 +30,26 @@ def tiny_model(seed: int = 3, **changes: object) -> Transformer:
     return model.requires_grad_(False)
 
 
+def strange_head(model: Transformer) -> DraftHead:
+    """A draft head with random weights, whose guesses are nearly always wrong."""
+    text = replace(model.config, moe=None, n_layers=2)
+    head = DraftHead(DraftConfig(text=text))
+    initialise(head, text.n_layers, seed=11)
+    return head.requires_grad_(False)
+
+
+def kindred_head(model: Transformer) -> DraftHead:
+    """A draft head that leans to the token before, as the tiny model does; its layers have a smaller say."""
+    head = strange_head(model)
+    width = model.config.dim
+    head.eagle_linear.weight.mul_(0.2)
+    head.eagle_linear.weight[:, :width] += 4.0 * torch.eye(width)
+    for block in head.layers:
+        block.attention.wo.weight.mul_(0.5)
+        block.feed_forward.w2.weight.mul_(0.5)
+    return head
+
+
 def random_prompt(rng: Random, length: int, num_ids: int = 3072) -> list[int]:
     return [rng.randrange(num_ids) for _ in range(length)]
 
@@ -32,10 +58,27 @@ def token_bytes(model: Transformer) -> int:
     return model.config.n_layers * model.config.kv_width * 4
 
 
-def engine_of(model: Transformer, num_blocks: int = 64, block_size: int = 4, **options: object) -> Engine:
+def even_clock() -> Callable[[], float]:
+    """Time that is the same for every step, so that drafts always pay."""
+    return count().__next__
+
+
+def engine_of(
+    model: Transformer,
+    num_blocks: int = 64,
+    block_size: int = 4,
+    *,
+    draft_head: DraftHead | None = None,
+    clock: Callable[[], float] | None = None,
+    **options: object,
+) -> Engine:
+    config = EngineConfig(block_size=block_size, **options)  # type: ignore[arg-type]
     size = num_blocks * block_size * token_bytes(model)
-    config = EngineConfig(block_size=block_size, cache_bytes=size, **options)  # type: ignore[arg-type]
-    return Engine(model, config, context_length=256)
+    if draft_head is not None:
+        text = draft_head.config.text
+        size += num_blocks * block_size * text.n_layers * text.kv_width * 4 + prod(waiting_shape(text, config)) * 4
+    config = replace(config, cache_bytes=size)
+    return Engine(model, config, context_length=256, draft_head=draft_head, clock=clock or even_clock())
 
 
 class Expected:
