@@ -25,9 +25,17 @@ from small4.chat import (
     ToolChoice,
 )
 from small4.checkpoint.digests import KnownDigests
-from small4.checkpoint.load import build_model, compare_digests, model_config, open_checkpoint
+from small4.checkpoint.load import (
+    build_draft,
+    build_model,
+    compare_digests,
+    draft_config,
+    model_config,
+    open_checkpoint,
+)
 from small4.checkpoint.tokenizer_file import check_vocabulary, load_tokenizer
 from small4.engine.config import EngineConfig
+from small4.engine.draft_runner import check_fits
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.limits import check_ids, check_lengths
 from small4.engine.sampler import Draw
@@ -44,7 +52,8 @@ from small4.kernels.ops import backend
 from small4.kernels.quantized import Kind
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
-from small4.model.quantize import quantize_model
+from small4.model.draft_head import DraftHead
+from small4.model.quantize import quantize_head, quantize_model
 from small4.model.transformer import Transformer
 from small4.tokenizer.answer_stream import AnswerStream
 from small4.tokenizer.tekken import Tokenizer
@@ -64,6 +73,7 @@ class LLM:
         *,
         is_nano: bool = False,
         engine: EngineConfig | None = None,
+        draft_head: DraftHead | None = None,
     ) -> None:
         check_vocabulary(tokenizer, model.config)
         self.name = name
@@ -71,6 +81,7 @@ class LLM:
         self.tokenizer = tokenizer
         self.is_nano = is_nano
         self.engine_config = engine or EngineConfig()
+        self.draft_head = draft_head
         self._making = Lock()  # `cached_property` has no lock of its own from Python 3.12 on
         self._worker: Worker | None = None
         self._compiler: Compiler | None = None
@@ -95,6 +106,7 @@ class LLM:
                         self.engine_config,
                         context_length=self.context_length,
                         num_ids=self.tokenizer.vocab_size,
+                        draft_head=self.draft_head,
                     )
                 )
             return self._worker
@@ -340,6 +352,7 @@ def load(
     quant: Kind | None = None,
     check_digests: bool = True,
     engine: EngineConfig | None = None,
+    draft: str | Path | None = None,
 ) -> LLM:
     """Load "nano" (shipped), a checkpoint directory or file, or a model pulled before.
 
@@ -347,7 +360,8 @@ def load(
     `quant` packs the weights to "int8" or "int4" in memory: fewer bytes to read per token, on the CPU only.
     `check_digests` compares the files with the manifest of the save, if there is one; a large file is read for that
     once, and again only after it has changed.
-    `engine` bounds its cache and how much runs at once. The number of torch's threads, which is the whole
+    `engine` bounds its cache and how much runs at once. `draft` names the model's draft head (EAGLE), which guesses
+    tokens ahead where that pays; it changes no text. The number of torch's threads, which is the whole
     process's, is left to the caller.
     """
     if dtype not in ("auto", "bfloat16", "float32"):
@@ -359,12 +373,22 @@ def load(
     wanted = torch.float32 if is_nano and dtype == "auto" else None if dtype == "auto" else getattr(torch, dtype)
     checkpoint = open_checkpoint(path)
     tokenizer = load_tokenizer(path, model_config(checkpoint))  # before the weights, which may take minutes
+    drafting = None if draft is None else open_checkpoint(locate(draft))
+    if drafting is not None:
+        check_fits(draft_config(drafting), model_config(checkpoint))
     if check_digests:
-        compare_digests(checkpoint, KnownDigests.of_user())
+        for each in [checkpoint] if drafting is None else [checkpoint, drafting]:
+            compare_digests(each, KnownDigests.of_user())
     model = build_model(checkpoint, dtype=wanted).eval().requires_grad_(False)
+    head = None
+    if drafting is not None:
+        head = build_draft(drafting, dtype=model.tok_embeddings.weight.dtype).eval().requires_grad_(False)
     if quant is not None:
-        quantize_model(model, quant, backend(native=engine is None or not engine.is_plain))
-    return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano, engine=engine)
+        kernels = backend(native=engine is None or not engine.is_plain)
+        quantize_model(model, quant, kernels)
+        if head is not None:
+            quantize_head(head, quant, kernels)
+    return LLM(str(name_or_path), model, tokenizer, is_nano=is_nano, engine=engine, draft_head=head)
 
 
 def is_thinking(token_ids: Sequence[int], open_id: int, close_id: int) -> bool:

@@ -85,9 +85,13 @@ def load_draft(
     checkpoint = open_checkpoint(path)
     if check_digests:
         compare_digests(checkpoint)
-    draft = blank_model(checkpoint.config)
-    if not isinstance(draft, DraftHead):
-        raise ConfigError(f"{path} holds a whole model, not a draft head; load it with load_model")
+    return build_draft(checkpoint, dtype=dtype)
+
+
+def build_draft(checkpoint: "FileCheckpoint | GgufCheckpoint", *, dtype: torch.dtype | None) -> DraftHead:
+    """The draft head of an open checkpoint; `dtype` as for `load_model`."""
+    draft = blank_model(draft_config(checkpoint))
+    assert isinstance(draft, DraftHead), "its config says so"
     _fill(draft, checkpoint, dtype)
     return draft
 
@@ -97,6 +101,14 @@ def model_config(checkpoint: "FileCheckpoint | GgufCheckpoint") -> ModelConfig:
     if isinstance(checkpoint.config, DraftConfig):
         where = checkpoint.files[0].parent
         raise ConfigError(f"{where} holds a draft head; load it with load_draft, beside its target model")
+    return checkpoint.config
+
+
+def draft_config(checkpoint: "FileCheckpoint | GgufCheckpoint") -> DraftConfig:
+    """The config of a draft head; ConfigError if the checkpoint is a whole model."""
+    if not isinstance(checkpoint.config, DraftConfig):
+        where = checkpoint.files[0].parent
+        raise ConfigError(f"{where} holds a whole model, not a draft head; load it with load_model")
     return checkpoint.config
 
 

@@ -26,6 +26,7 @@ class Rate:
     prompt_tokens_per_second: float
     tokens_per_second: float
     steps: int
+    tokens_per_step: float  # of each stream: over 1 where guesses are right
 
 
 def bench_command(
@@ -33,6 +34,7 @@ def bench_command(
     model: Annotated[str, typer.Argument(help="nano, a name that `small4 list` shows, or a path.")] = "nano",
     streams: Annotated[list[int] | None, typer.Option("--streams", help="How many at once; repeatable.")] = None,
     quant: options.Quant = None,
+    draft: options.Draft = None,
     seconds: Annotated[float, typer.Option("--seconds", help="Time of decoding for each.")] = 3.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the figures as JSON.")] = False,
 ) -> None:
@@ -47,10 +49,13 @@ def bench_command(
         raise ConfigError(f"there is no benchmark {what!r}; use: small4 bench engine")
     if min(counts) < 1 or max(counts) > 256 or not 0 < seconds <= 600:
         raise ConfigError("--streams must lie in 1 to 256 and --seconds above 0, up to 600")
-    engine, err, rates = load_engine(model, max(counts), parse_quant(quant)), Ink(sys.stderr), list[Rate]()
+    engine, err, rates = load_engine(model, max(counts), parse_quant(quant), draft), Ink(sys.stderr), list[Rate]()
     out = Ink(sys.stdout)
     if not as_json:
-        out.line(f"{'streams':>7}  {'prompts, tok/s':>14}  {'answers, tok/s':>14}  {'each, tok/s':>11}", "dim")
+        out.line(
+            f"{'streams':>7}  {'prompts, tok/s':>14}  {'answers, tok/s':>14}  {'each, tok/s':>11}  {'per step':>8}",
+            "dim",
+        )
     for count in counts:
         for rate in measure(engine, count, seconds):
             if err.is_terminal and not as_json:
@@ -88,14 +93,18 @@ def measure(engine: "Engine", num_streams: int, seconds: float) -> Iterator[Rate
         steps += 1
         if spent - shown > 0.2:
             shown = spent
-            yield Rate(num_streams, prompt_rate, tokens / (time.perf_counter() - begin), steps)
-    yield Rate(num_streams, prompt_rate, tokens / (time.perf_counter() - begin), steps)
+            yield _rate(num_streams, prompt_rate, tokens, steps, time.perf_counter() - begin)
+    yield _rate(num_streams, prompt_rate, tokens, steps, time.perf_counter() - begin)
     for sequence in sequences:
         engine.abort(sequence)
+
+
+def _rate(streams: int, prompt_rate: float, tokens: int, steps: int, seconds: float) -> Rate:
+    return Rate(streams, prompt_rate, tokens / seconds, steps, tokens / max(1, steps * streams))
 
 
 def _row(rate: Rate) -> str:
     return (
         f"{rate.streams:>7}  {rate.prompt_tokens_per_second:>14,.0f}  {rate.tokens_per_second:>14,.1f}"
-        f"  {rate.tokens_per_second / rate.streams:>11,.1f}"
+        f"  {rate.tokens_per_second / rate.streams:>11,.1f}  {rate.tokens_per_step:>8.2f}"
     )

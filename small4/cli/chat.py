@@ -30,6 +30,7 @@ def chat_command(
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
     quant: options.Quant = None,
+    draft: options.Draft = None,
     skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
@@ -44,7 +45,9 @@ def chat_command(
         effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
     )
     cache_bytes = parse_size(cache)
-    speaker = load_speaker(model, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant))
+    speaker = load_speaker(
+        model, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant), draft=draft
+    )
     settings = Settings(
         effort=wishes.effort or default_effort(speaker),
         system=wishes.system,

@@ -31,6 +31,10 @@ Cache = Annotated[
 Quant = Annotated[
     str | None, typer.Option("--quant", metavar="int8|int4", help="Pack the weights in memory; faster on a CPU.")
 ]
+Draft = Annotated[
+    str | None,
+    typer.Option("--draft", metavar="HEAD", help="The model's draft head, by name or path: guesses ahead; same text."),
+]
 SkipDigests = Annotated[
     bool, typer.Option("--skip-digests", help="Load without comparing the files with their manifest.")
 ]

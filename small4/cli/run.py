@@ -30,6 +30,7 @@ def run_command(
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
     quant: options.Quant = None,
+    draft: options.Draft = None,
     skip_digests: options.SkipDigests = False,
     show_usage: Annotated[bool, typer.Option("--usage", "-u", help="Tokens and times at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
@@ -51,7 +52,11 @@ def run_command(
     )
     cache_bytes = parse_size(cache)
     speaker = load_speaker(
-        model or NANO, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant)
+        model or NANO,
+        check_digests=not skip_digests,
+        cache_bytes=cache_bytes,
+        quant=parse_quant(quant),
+        draft=draft,
     )
     request = ChatRequest(
         messages=messages,

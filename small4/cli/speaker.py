@@ -36,10 +36,16 @@ class Speaker(Protocol):
 
 
 def load_speaker(
-    model: str, *, check_digests: bool = True, cache_bytes: int | None = None, quant: "Kind | None" = None
+    model: str,
+    *,
+    check_digests: bool = True,
+    cache_bytes: int | None = None,
+    quant: "Kind | None" = None,
+    draft: str | None = None,
 ) -> Speaker:
     """The model of that name; while it loads, a terminal says so."""
-    locate(model)  # a wrong name is told at once, not after torch is loaded
+    for name in [model] if draft is None else [model, draft]:
+        locate(name)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
     if ink.is_terminal:
         ink.write(f"loading {model} ...", "dim")
@@ -50,7 +56,7 @@ def load_speaker(
         from small4.llm import load
 
         config = EngineConfig(cache_bytes=cache_bytes)
-        speaker = load(model, check_digests=check_digests, engine=config, quant=quant)
+        speaker = load(model, check_digests=check_digests, engine=config, quant=quant, draft=draft)
         if is_small(speaker.model):
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)
@@ -65,7 +71,7 @@ def is_small(model: "Transformer") -> bool:
     return model.config.dim <= SMALL_WIDTH
 
 
-def load_engine(model: str, max_running: int, quant: "Kind | None" = None) -> "Engine":
+def load_engine(model: str, max_running: int, quant: "Kind | None" = None, draft: str | None = None) -> "Engine":
     """The engine of a model by itself, for measuring; without the prefix cache, so that every prompt is computed."""
     locate(model)
     import torch
@@ -74,11 +80,17 @@ def load_engine(model: str, max_running: int, quant: "Kind | None" = None) -> "E
     from small4.engine.engine import Engine
     from small4.llm import load
 
-    llm = load(model, quant=quant)
+    llm = load(model, quant=quant, draft=draft)
     if is_small(llm.model):
         torch.set_num_threads(1)
     config = EngineConfig(max_running=max_running, has_prefix_cache=False)
-    return Engine(llm.model, config, context_length=llm.context_length, num_ids=llm.tokenizer.vocab_size)
+    return Engine(
+        llm.model,
+        config,
+        context_length=llm.context_length,
+        num_ids=llm.tokenizer.vocab_size,
+        draft_head=llm.draft_head,
+    )
 
 
 def label(speaker: Speaker) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from small4.model.attention import Attention
 from small4.model.config import DraftConfig
 from small4.model.layers import RMSNorm
+from small4.model.linear import Linear
 from small4.model.rope import rope_frequencies
 from small4.model.transformer import Block, position_tables
 
@@ -27,7 +28,7 @@ class DraftHead(nn.Module):
         super().__init__()
         self.config = config
         text = config.text
-        self.eagle_linear = nn.Linear(2 * text.dim, text.dim, bias=False)
+        self.eagle_linear: nn.Module = Linear(2 * text.dim, text.dim)
         self.layers = nn.ModuleList(Block(text, layer) for layer in range(text.n_layers))
         self.norm = RMSNorm(text.dim, text.norm_eps)
         self.frequencies_R = rope_frequencies(text)  # not a buffer: it must stay float32 in a bf16 model

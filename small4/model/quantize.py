@@ -8,11 +8,12 @@ few bytes buy nothing (docs/decisions/0009-packed-weights.md has the measurement
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from small4.errors import ConfigError
 from small4.kernels.ops import Kernels, backend
 from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack, pack
+from small4.model.draft_head import DraftHead
 from small4.model.fused import fuse
 from small4.model.layers import SwiGLU
 from small4.model.linear import Linear, PackedLinear
@@ -40,6 +41,12 @@ def quantize_model(
         if can_pack(head.shape[-1]):
             model.output = PackedLinear(pack(head, "int8"), packer.kernels)
     fuse_model(model, packer.kernels)
+
+
+def quantize_head(head: DraftHead, kind: Kind, kernels: Kernels | None = None) -> None:
+    """Pack the weights of a draft head in place, as those of its target."""
+    with torch.no_grad():
+        _Packer(kind, kernels or backend(), MIN_INT4_COLUMNS).pack_linears(head)
 
 
 def fuse_model(model: Transformer, kernels: Kernels) -> None:
@@ -74,7 +81,10 @@ class _Packer:
     def pack_block(self, block: Block) -> None:
         if block.moe is not None:
             self.pack_experts(block)
-        for parent in list(block.modules()):
+        self.pack_linears(block)
+
+    def pack_linears(self, module: nn.Module) -> None:
+        for parent in list(module.modules()):
             for name, child in list(parent.named_children()):
                 if isinstance(child, Linear) and name not in PLAIN and can_pack(child.in_features):
                     kind = "int8" if name == "wkv_a_with_mqa" else self.kind_for(child.weight)
