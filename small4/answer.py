@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from small4.chat import (
+    AnswerEvent,
     ChatEvent,
     Finish,
     FinishReason,
@@ -20,7 +21,7 @@ from small4.errors import RequestError
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A whole answer; `aborted` marks one whose stream was left before its end."""
+    """A whole answer; `aborted` marks one whose stream was left before its end, `error` one that failed on its way."""
 
     text: str
     reasoning: str
@@ -29,6 +30,7 @@ class Answer:
     usage: Usage
     stop: str | None = None  # the stop string that ended it, where one did
     logprobs: tuple[TokenLogprobs, ...] = ()  # of the text's tokens, if asked for
+    error: Exception | None = None  # what went wrong, where the reason is "error"
 
 
 class Gathering:
@@ -68,7 +70,14 @@ class Gathering:
             finish.usage,
             finish.stop,
             tuple(self._logprobs),
+            finish.error,
         )
+
+    def whole(self) -> Answer:
+        """The answer of a stream that has ended; one that ended without a `Finish` is an error."""
+        if self.finish is None:
+            raise RequestError("the stream ended without a Finish event; ask again")
+        return self.answer()
 
 
 def collect(events: Iterable[ChatEvent]) -> Answer:
@@ -76,6 +85,12 @@ def collect(events: Iterable[ChatEvent]) -> Answer:
     gathering = Gathering()
     for event in events:
         gathering.add(event)
-    if gathering.finish is None:
-        raise RequestError("the stream ended without a Finish event; ask again")
-    return gathering.answer()
+    return gathering.whole()
+
+
+def collect_all(events: Iterable[AnswerEvent]) -> list[Answer]:
+    """The answers, in order, of a stream of several that ran to its end."""
+    gatherings: dict[int, Gathering] = {}
+    for event in events:
+        gatherings.setdefault(event.index, Gathering()).add(event.event)
+    return [gatherings[index].whole() for index in sorted(gatherings)]

@@ -242,6 +242,7 @@ class Finish:
     reason: FinishReason
     usage: Usage
     stop: str | None = None  # the stop string that ended it, where one did
+    error: Exception | None = None  # what went wrong, where the reason is "error"
 
 
 ChatEvent = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta | Finish

@@ -113,8 +113,8 @@ class BusyError(RequestError):
     """The queue is full; the request was not taken and may be sent again."""
 
 
-class CacheTooSmallError(RequestError):
-    """A request that could never fit the cache, however long it waited."""
+class CacheTooSmallError(ContextLengthError):
+    """A request that fits the context but could never fit the cache, however long it waited."""
 
 
 class NonFiniteLogitsError(Small4Error):

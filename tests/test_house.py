@@ -66,6 +66,12 @@ FAULTS = {
     "service half imports the model": ("imports", "small4/chat.py", "\nimport small4.model.config\n", "downwards"),
     "tokenizer imports the model": ("imports", "small4/tokenizer/x.py", "import small4.model.config\n", "downwards"),
     "model half imports HTTP": ("imports", "small4/model/config.py", "\nimport urllib.request\n", "HTTP"),
+    "a provider imports the engine": (
+        "imports",
+        "small4/providers/scripted.py",
+        "\nimport small4.engine.config\n",
+        "only the local one",
+    ),
     "import upwards": ("imports", "small4/kernels/reference.py", "\nimport small4.model.config\n", "downwards"),
     "package without a place": ("imports", "small4/attic/__init__.py", "", "attic"),
     "700-line file": ("sizes", "small4/long.py", '"""Long."""\n' + "X = 1\n" * 699, "700 lines"),
@@ -130,7 +136,15 @@ def test_broken_readme_fails_the_tests(copy: Path, plant, fault: str) -> None:
 def test_no_module_of_the_service_half_loads_torch() -> None:
     modules = [
         path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
-        for part in ("errors.py", "chat.py", "answer.py", "hub/*.py", "tokenizer/*.py", "engine/sampling_rules.py")
+        for part in (
+            "errors.py",
+            "chat.py",
+            "answer.py",
+            "hub/*.py",
+            "tokenizer/*.py",
+            "engine/sampling_rules.py",
+            "providers/[ps]*.py",
+        )
         for path in (ROOT / "small4").glob(part)
     ]
     program = f"import sys, {', '.join(modules)}; sys.exit('torch' in sys.modules)"

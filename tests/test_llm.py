@@ -28,19 +28,24 @@ from small4.chat import (
     ThinkPart,
     Tool,
 )
+from small4.engine.config import EngineConfig
 from small4.engine.worker import Worker
 from small4.errors import (
+    CacheTooSmallError,
     CheckpointNotFoundError,
     ConfigError,
     ContextLengthError,
     EffortError,
+    RequestError,
     SamplingError,
     SchemaError,
     VerificationError,
 )
 from small4.hub.names import nano_directory
-from small4.llm import LLM, is_thinking
+from small4.kernels.quantized import Kind
+from small4.llm import LLM, ChatOptions
 from small4.model.transformer import Transformer
+from small4.providers.local import is_thinking
 from small4.tokenizer.tekken import Tokenizer
 from small4.train.data import NANO_TEKKEN
 from small4.train.optim import initialise
@@ -95,7 +100,8 @@ def test_a_stop_string_ends_the_answer_before_it(llm: LLM) -> None:
 
 def test_logprobs_are_those_of_the_logits(llm: LLM) -> None:
     prompt = [1, 3, 1072, 1073, 4]
-    draws = list(llm.draws(prompt, max_tokens=4, sampling=Sampling(temperature=1.0, seed=2, logprobs=2), stop_ids=()))
+    sampling = Sampling(temperature=1.0, seed=2, logprobs=2)
+    draws = list(llm.generate(prompt, max_tokens=4, sampling=sampling, stop_ids=()).draws())
     tokens = prompt + [draw.token_id for draw in draws]
     scores = llm.logits(tokens)[len(prompt) - 1 : -1].double().log_softmax(-1)
     for draw, logprobs in zip(draws, scores, strict=True):
@@ -105,7 +111,7 @@ def test_logprobs_are_those_of_the_logits(llm: LLM) -> None:
 
 def test_a_forced_token_has_its_own_logprob(llm: LLM) -> None:
     prompt = [1, 34, 1072]
-    [draw] = llm.draws(prompt, max_tokens=1, sampling=Sampling(logprobs=0), thinking_budget=0)
+    [draw] = llm.generate(prompt, max_tokens=1, sampling=Sampling(logprobs=0), thinking_budget=0).draws()
     assert draw.token_id == 35
     assert draw.logprob == pytest.approx(float(llm.logits(prompt)[-1].double().log_softmax(-1)[35]), abs=1e-3)
 
@@ -155,6 +161,35 @@ def test_answer_now_ends_a_thought_that_would_not_end_by_itself(llm: LLM) -> Non
     assert any(isinstance(event, TextDelta) for event in stream)
     stream.close()
     assert list(stream) == []
+
+
+def test_the_options_of_chat_are_the_fields_of_request_and_sampling() -> None:
+    fields = {field.name for kind in (ChatRequest, Sampling) for field in dataclasses.fields(kind)}
+    assert set(ChatOptions.__annotations__) == fields - {"messages", "sampling", "num_answers"}
+
+
+def test_an_option_that_there_is_not_is_refused(llm: LLM) -> None:
+    with pytest.raises(TypeError, match="temprature"):
+        llm.chat("Hi", temprature=0.5)  # type: ignore[call-arg]
+
+
+def test_several_answers_are_drawn_each_by_itself(llm: LLM) -> None:
+    answers = llm.answers("Hi", 3, temperature=1.0, seed=4, max_tokens=9)
+    assert answers[0] == llm.chat("Hi", temperature=1.0, seed=4, max_tokens=9)
+    assert len({answer.text for answer in answers}) == 3
+
+
+def test_a_stream_is_of_one_answer(llm: LLM) -> None:
+    with pytest.raises(RequestError, match="ask for several with `answers`"):
+        llm.stream(ChatRequest(messages=(Message("user", "Hi"),), num_answers=2))
+
+
+def test_penalties_bias_and_logprobs_reach_the_engine(llm: LLM) -> None:
+    free = llm.chat("Hi", max_tokens=12)
+    assert free.text != llm.chat("Hi", max_tokens=12, repetition_penalty=10.0, frequency_penalty=2.0).text
+    [logprobs] = llm.chat("Hi", max_tokens=1, logit_bias=((1200, 100.0),), logprobs=2).logprobs
+    assert logprobs.token.token_id == 1200
+    assert len(logprobs.top) == 2
 
 
 def test_an_unknown_effort_names_those_there_are(llm: LLM) -> None:
@@ -232,7 +267,7 @@ def test_threads_that_ask_first_share_one_engine(llm: LLM) -> None:
 
     def ask(_: int) -> Worker:
         together.wait(20)
-        return fresh.worker
+        return fresh.provider.worker
 
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(ask, range(8)))) == 1
@@ -246,6 +281,24 @@ def test_many_requests_are_answered_in_order_and_told_one_by_one(llm: LLM) -> No
     assert told == [0, 1, 2, 3, 4]
 
 
+def test_among_many_requests_one_that_fails_has_its_error_and_the_others_their_answers(llm: LLM) -> None:
+    good = ChatRequest(messages=(Message("user", "17+4"),), max_tokens=5)
+    bad = dataclasses.replace(good, sampling=Sampling(min_tokens=6))
+    first, second, third = llm.answer_all([good, bad, good])
+    assert isinstance(second, SamplingError)
+    assert first == third == collect(llm.stream(good))
+
+
+def test_a_small_cache_names_itself_where_it_is_the_limit(llm: LLM) -> None:
+    small = LLM("tiny", llm.model, llm.tokenizer, engine=EngineConfig(block_size=8, cache_bytes=60_000))
+    assert small.cache_tokens < small.context_length
+    with pytest.raises(CacheTooSmallError, match=rf"the cache holds {small.cache_tokens} .*--cache"):
+        small.chat("word " * 200)
+    answer = small.chat("Hi", ignore_eos=True)
+    assert answer.finish_reason == "context"
+    assert answer.usage.prompt_tokens + answer.usage.completion_tokens == small.cache_tokens
+
+
 def test_a_stop_string_ends_the_generation_behind_it(llm: LLM) -> None:
     whole = llm.chat("Hi", max_tokens=40)
     stop = whole.text[2:4]
@@ -254,9 +307,9 @@ def test_a_stop_string_ends_the_generation_behind_it(llm: LLM) -> None:
     assert cut.text == whole.text[: whole.text.index(stop)]
     assert cut.finish_reason == "stop"
     deadline = time.monotonic() + 20
-    while llm.worker.engine.num_running and time.monotonic() < deadline:
+    while llm.provider.worker.engine.num_running and time.monotonic() < deadline:
         time.sleep(0.005)
-    assert llm.worker.engine.num_running == 0
+    assert llm.provider.worker.engine.num_running == 0
 
 
 SUM_SCHEMA = {
@@ -301,15 +354,15 @@ def test_a_call_that_is_required_comes(llm: LLM) -> None:
 def test_a_schema_that_cannot_be_enforced_is_refused_before_the_first_token(llm: LLM) -> None:
     with pytest.raises(SchemaError, match="'not'"):
         llm.chat("17+4", response_format=JsonSchema({"not": {"type": "string"}}))
-    assert llm.worker.engine.num_waiting == 0
+    assert llm.provider.worker.engine.num_waiting == 0
 
 
 @pytest.mark.parametrize("quant", ["int8", "int4"])
-def test_packed_weights_still_do_sums(quant: str) -> None:
+def test_packed_weights_still_do_sums(quant: Kind) -> None:
     packed = small4.load("nano", quant=quant)
     assert packed.chat("17+48+36", effort="high").text == "101"
 
 
 def test_an_unknown_packing_names_those_there_are() -> None:
     with pytest.raises(ConfigError, match="int8 or int4"):
-        small4.load("nano", quant="int3")
+        small4.load("nano", quant="int3")  # type: ignore[arg-type]

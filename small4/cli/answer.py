@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from small4.answer import Answer, Gathering
 from small4.chat import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from small4.cli.ink import Ink
+from small4.cli.speaker import Speaker
 
 INDENT = "  "
 
@@ -96,14 +97,22 @@ class _Printer:
         self.at_line_start = True
 
 
-def finish_note(answer: Answer, context_length: int) -> str | None:
+def finish_note(answer: Answer, speaker: Speaker) -> str | None:
     """A line on an answer that did not end by itself; nothing is cut in silence."""
-    if answer.finish_reason == "length":
-        total = answer.usage.prompt_tokens + answer.usage.completion_tokens
-        if total >= context_length:
-            return f"(cut off: the context of {context_length} tokens is full; start anew or shorten the question)"
-        return f"(cut off at the limit of {answer.usage.completion_tokens} tokens; raise --max-tokens)"
-    return "(stopped)" if answer.finish_reason == "aborted" else None
+    match answer.finish_reason:
+        case "length":
+            return f"(cut off at the limit of {answer.usage.completion_tokens} tokens; raise --max-tokens)"
+        case "context" if speaker.cache_tokens < speaker.context_length:
+            return f"(cut off: the cache of {speaker.cache_tokens} tokens is full; give it more with --cache)"
+        case "context":
+            return (
+                f"(cut off: the context of {speaker.context_length} tokens is full; start anew or shorten the question)"
+            )
+        case "error":
+            return f"(failed: {answer.error})"
+        case "aborted":
+            return "(stopped)"
+    return None
 
 
 def usage_note(told: Told) -> str:

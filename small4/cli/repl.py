@@ -94,7 +94,7 @@ class Repl:
         except ImageError:
             self.images = []  # or the next question would be refused for them too
             raise
-        if note := finish_note(answer, self.speaker.context_length):
+        if note := finish_note(answer, self.speaker):
             self.ink.line(note, "dim")
         if answer.text:
             self.messages += [question, _as_message(answer)]

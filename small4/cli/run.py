@@ -103,7 +103,7 @@ def answer_once(
     else:
         err.line(label(speaker), "dim")
         told = follow(speaker.stream(request), thoughts=None if hide_reasoning else err, text=out)
-    if note := finish_note(told.answer, speaker.context_length):
+    if note := finish_note(told.answer, speaker):
         err.line(note, "dim")
     if show_usage and not as_json:
         err.line(usage_note(told), "dim")

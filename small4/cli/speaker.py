@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 from small4.chat import ChatEvent, ChatRequest, Effort
 from small4.cli.ink import Ink
 from small4.hub.names import locate
+from small4.providers.provider import NANO_NOTE
 
 if TYPE_CHECKING:
     from small4.engine.engine import Engine
     from small4.kernels.quantized import Kind
-    from small4.model.transformer import Transformer
-
-NANO_NOTE = "a small demonstration model of the same architecture, not Mistral Small 4"
-SMALL_WIDTH = 256
 
 
 class Speaker(Protocol):
@@ -28,6 +25,9 @@ class Speaker(Protocol):
 
     @property
     def context_length(self) -> int: ...
+
+    @property
+    def cache_tokens(self) -> int: ...
 
     @property
     def cache_note(self) -> str: ...
@@ -57,18 +57,12 @@ def load_speaker(
 
         config = EngineConfig(cache_bytes=cache_bytes)
         speaker = load(model, check_digests=check_digests, engine=config, quant=quant, draft=draft)
-        if is_small(speaker.model):
+        if speaker.is_nano:
             # Threads that share products this small wait for each other far longer than they work.
             torch.set_num_threads(1)
-            speaker.is_nano = True  # one that the user trained is a nano like the shipped one, and has to say so
         return speaker
     finally:
         ink.erase_line()
-
-
-def is_small(model: "Transformer") -> bool:
-    """Whether a model is of a nano's size; its width tells, since packed weights are no parameters."""
-    return model.config.dim <= SMALL_WIDTH
 
 
 def load_engine(model: str, max_running: int, quant: "Kind | None" = None, draft: str | None = None) -> "Engine":
@@ -81,7 +75,7 @@ def load_engine(model: str, max_running: int, quant: "Kind | None" = None, draft
     from small4.llm import load
 
     llm = load(model, quant=quant, draft=draft)
-    if is_small(llm.model):
+    if llm.is_nano:
         torch.set_num_threads(1)
     config = EngineConfig(max_running=max_running, has_prefix_cache=False)
     return Engine(
@@ -89,7 +83,7 @@ def load_engine(model: str, max_running: int, quant: "Kind | None" = None, draft
         config,
         context_length=llm.context_length,
         num_ids=llm.tokenizer.vocab_size,
-        draft_head=llm.draft_head,
+        draft_head=llm.provider.draft_head,
     )
 
 

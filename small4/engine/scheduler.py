@@ -176,7 +176,9 @@ class Scheduler:
         fresh = self.pool.take(needed)
         assert fresh is not None, "free blocks were counted just before"
         sequence.blocks = found + fresh
-        sequence.num_computed = sequence.num_cached = len(found) * size
+        sequence.num_computed = len(found) * size
+        if sequence.num_preemptions == 0:
+            sequence.num_cached = sequence.num_computed
         sequence.status = "running"
         self.running.append(sequence)
         return True

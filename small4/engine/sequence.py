@@ -46,7 +46,7 @@ class Sequence:
 
     status: Status = "waiting"
     num_computed: int = 0  # tokens whose latents the cache holds
-    num_cached: int = 0  # of those, found in the prefix cache at the last admission
+    num_cached: int = 0  # of those, found in the prefix cache at the first admission
     num_preemptions: int = 0
     blocks: list[int] = field(default_factory=list)
     block_keys: list[bytes] = field(default_factory=list)
@@ -60,6 +60,16 @@ class Sequence:
     @property
     def output(self) -> list[int]:
         return self.tokens[self.num_prompt :]
+
+    @property
+    def index(self) -> int:
+        """Its number among the sequences of its request."""
+        return self.steering.state.index
+
+    @property
+    def num_shared(self) -> int:
+        """Tokens of the prompt that its request found in the prefix cache, rather than from its own leader."""
+        return (self.leader or self).num_cached
 
     @property
     def is_ready(self) -> bool:

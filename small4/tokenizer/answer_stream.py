@@ -62,13 +62,15 @@ class AnswerStream:
             events += self._end_run()
         return events
 
-    def finish(self, reason: FinishReason = "length") -> list[ChatEvent]:
+    def finish(
+        self, reason: FinishReason = "length", *, num_cached_tokens: int = 0, error: Exception | None = None
+    ) -> list[ChatEvent]:
         """What was still held back, then `Finish`; `reason` is why no more tokens come, if the answer is not over."""
         events = self._shown(self._parser.finish()) + self._end_run()
         if self.is_over:
             reason = "tool_calls" if self._parser.num_calls else "stop"
-        usage = Usage(self._num_prompt_tokens, self.num_tokens, self._parser.num_reasoning_tokens)
-        return [*events, Finish(reason, usage, self._stops.found)]
+        usage = Usage(self._num_prompt_tokens, self.num_tokens, self._parser.num_reasoning_tokens, num_cached_tokens)
+        return [*events, Finish(reason, usage, self._stops.found, error)]
 
     def _shown(self, events: list[OutputEvent]) -> list[ChatEvent]:
         shown: list[ChatEvent] = []

@@ -18,13 +18,18 @@ class ScriptedSpeaker:
     """Answers every request with the next script, the last one again and again; an exception in a script is raised."""
 
     def __init__(
-        self, *scripts: tuple[ChatEvent | BaseException, ...], is_nano: bool = True, context_length: int = 2048
+        self,
+        *scripts: tuple[ChatEvent | BaseException, ...],
+        is_nano: bool = True,
+        context_length: int = 2048,
+        cache_tokens: int = 4096,
     ) -> None:
         self.scripts = list(scripts or (SUM,))
         self.requests: list[ChatRequest] = []
         self.name = "nano" if is_nano else "some/model"
         self.is_nano = is_nano
         self.context_length = context_length
+        self.cache_tokens = cache_tokens
         self.cache_note = "cache: 1 block"
 
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:

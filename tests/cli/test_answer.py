@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from small4.chat import ChatEvent, Finish, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Usage
 from small4.cli.answer import answer_json, finish_note, follow, usage_note
 from small4.cli.ink import Ink
-from tests.cli.scripted import SUM
+from tests.cli.scripted import SUM, ScriptedSpeaker
 
 
 def printed(*events: ChatEvent, colour: bool = False) -> str:
@@ -69,7 +69,7 @@ def test_control_c_keeps_what_was_said() -> None:
     answer = follow(events(), thoughts=None, text=Ink(stream)).answer
     assert (answer.text, answer.finish_reason) == ("6", "aborted")
     assert stream.getvalue() == "6\n"
-    assert finish_note(answer, 2048) == "(stopped)"
+    assert finish_note(answer, ScriptedSpeaker()) == "(stopped)"
 
 
 @given(st.lists(st.text(alphabet="ab\n", max_size=4), max_size=6))
@@ -79,14 +79,19 @@ def test_a_thought_looks_the_same_however_it_is_cut(pieces: list[str]) -> None:
 
 
 def test_a_cut_off_answer_says_so_with_its_limit() -> None:
-    events = (TextDelta("6"), Finish("length", Usage(10, 5, 0)))
-    answer = follow(iter(events), thoughts=None, text=None).answer
-    assert "limit of 5 tokens" in (finish_note(answer, 2048) or "")
-    assert "context of 15 tokens is full" in (finish_note(answer, 15) or "")
+    limited, full = (
+        follow(iter((TextDelta("6"), Finish(reason, Usage(10, 5)))), thoughts=None, text=None).answer
+        for reason in ("length", "context")
+    )
+    assert "limit of 5 tokens; raise --max-tokens" in (finish_note(limited, ScriptedSpeaker()) or "")
+    assert "context of 15 tokens is full" in (finish_note(full, ScriptedSpeaker(context_length=15)) or "")
+    assert "cache of 15 tokens is full; give it more with --cache" in (
+        finish_note(full, ScriptedSpeaker(cache_tokens=15)) or ""
+    )
 
 
 def test_a_finished_answer_has_no_note() -> None:
-    assert finish_note(follow(iter(SUM), thoughts=None, text=None).answer, 2048) is None
+    assert finish_note(follow(iter(SUM), thoughts=None, text=None).answer, ScriptedSpeaker()) is None
 
 
 def test_usage_tells_tokens_and_times() -> None:
