@@ -130,7 +130,7 @@ def _draw_row(going: list[_Drawing], found: list[Mask], logits_XW: Tensor) -> No
         masks.append(mask)
     rows = [one.first_row + len(one.draws) for one in going]
     logits_BW = logits_XW if len(rows) == len(logits_XW) else logits_XW[rows]
-    drawn = sample(logits_BW, [one.steering.state for one in going], masks)
+    drawn = _sample(logits_BW, [one.steering.state for one in going], masks)
     for one, row, result in zip(going, rows, drawn, strict=True):
         if isinstance(result, Exception):
             one.error = one.error or result
@@ -139,3 +139,14 @@ def _draw_row(going: list[_Drawing], found: list[Mask], logits_XW: Tensor) -> No
                 one.draws.append(one.steering.emit(result, logits_XW[row]))
             except Exception as error:
                 one.error = error
+
+
+def _sample(logits_BW: Tensor, states: Items[DrawState], masks: Items[np.ndarray | None]) -> Items[Draw | Exception]:
+    """As `sample`, but where it fails, each row is drawn alone: only those that fail again end."""
+    try:
+        return sample(logits_BW, states, masks)
+    except Exception as error:
+        if len(states) == 1:
+            return [error]
+    rows = (slice(row, row + 1) for row in range(len(states)))
+    return [drawn for row in rows for drawn in _sample(logits_BW[row], states[row], masks[row])]

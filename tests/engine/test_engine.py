@@ -119,6 +119,17 @@ def test_a_pass_that_fails_for_one_sequence_leaves_the_others(model: Transformer
     assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
 
 
+def test_a_bug_in_drawing_one_row_ends_that_sequence_alone(model: Transformer, expected: Expected) -> None:
+    engine = engine_of(model)
+    others = [submit(engine, prompt, 6) for prompt in PROMPTS[:3]]
+    bad = submit(engine, PROMPTS[3], 6, sampling=Sampling(presence_penalty=0.5))
+    bad.steering.state.counts_W = np.ones(9999, dtype=np.int32)  # wider than the vocabulary
+    engine.run_to_end()
+    assert isinstance(bad.error, IndexError)
+    assert [sequence.output for sequence in others] == [expected(prompt, 6) for prompt in PROMPTS[:3]]
+    assert engine.scheduler.pool.num_free == engine.cache_plan.num_blocks
+
+
 def test_scores_that_are_no_numbers_end_their_sequence_by_name(model: Transformer, expected: Expected) -> None:
     damaged = tiny_model()
     damaged.tok_embeddings.weight.data[77] = float("nan")  # only a prompt with this token meets it
