@@ -55,7 +55,7 @@ def load_speaker(
         from small4.engine.config import EngineConfig
         from small4.llm import load
 
-        config = EngineConfig(cache_bytes=cache_bytes)
+        config = EngineConfig(cache_bytes=cache_bytes, max_step_seconds=None)  # whoever sits here can press Ctrl-C
         speaker = load(model, check_digests=check_digests, engine=config, quant=quant, draft=draft)
         if speaker.is_nano:
             # Threads that share products this small wait for each other far longer than they work.

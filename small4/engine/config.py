@@ -21,6 +21,7 @@ class EngineConfig:
     max_running: int = 64  # sequences that take part in a step
     max_waiting: int = 1024  # sequences in the queue; more are refused
     has_prefix_cache: bool = True  # keep blocks of ended sequences for later ones with the same beginning and salt
+    max_step_seconds: float | None = 120.0  # a longer step counts as hung, and the engine is replaced; None: never
     is_plain: bool = False  # torch's own operators only, without the kernel library
     max_draft_tokens: int | None = None  # guessed ahead per sequence and step, 0: none; None: 4 with a draft head
 
@@ -28,6 +29,8 @@ class EngineConfig:
         for name in ("block_size", "max_step_tokens", "max_running", "max_waiting"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_step_seconds is not None and not self.max_step_seconds > 0:
+            raise ConfigError(f"max_step_seconds is {self.max_step_seconds}; it must be above 0, or None for no limit")
         if self.max_draft_tokens is not None and self.max_draft_tokens < 0:
             raise ConfigError(f"max_draft_tokens is {self.max_draft_tokens}; it must be 0 or more")
         if self.max_running > self.max_step_tokens:

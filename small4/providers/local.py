@@ -18,6 +18,7 @@ from small4.engine.engine import Engine, GenerationRequest, Output
 from small4.engine.sampling_rules import ending_ids
 from small4.engine.sequence import Priority
 from small4.engine.thought import ThoughtLimit
+from small4.engine.watchdog import Watchdog
 from small4.engine.worker import Stream, Worker
 from small4.errors import CacheTooSmallError, ContextLengthError, ImageError, SamplingError
 from small4.grammar.compiler import Compiler
@@ -66,17 +67,14 @@ class LocalProvider:
             temperatures=dict.fromkeys(EFFORTS, 0.0) if self.is_nano else TEMPERATURES,
             note=NANO_NOTE if self.is_nano else "",
         )
+        self.watchdog = Watchdog(self._make_engine, limit_seconds=self.engine_config.max_step_seconds)
         self._making = Lock()  # `cached_property` has no lock of its own from Python 3.12 on
-        self._worker: Worker | None = None
         self._compiler: Compiler | None = None
 
     @property
     def worker(self) -> Worker:
         """The engine's thread; its cache takes memory from the first answer on."""
-        with self._making:
-            if self._worker is None:
-                self._worker = Worker(self._make_engine())
-            return self._worker
+        return self.watchdog.worker
 
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`."""

@@ -26,7 +26,14 @@ from small4.chat import (
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Output
 from small4.engine.sequence import Priority, Sequence
-from small4.errors import ContextLengthError, ImageError, MessageOrderError, SamplingError, SchemaError
+from small4.errors import (
+    ContextLengthError,
+    EngineStoppedError,
+    ImageError,
+    MessageOrderError,
+    SamplingError,
+    SchemaError,
+)
 from small4.model.transformer import Transformer
 from small4.providers import local
 from small4.providers.local import LocalProvider
@@ -191,6 +198,19 @@ def test_what_is_wrong_with_a_request_is_raised_before_the_first_event(
     with pytest.raises(error):
         asyncio.run(first())
     assert provider.worker.engine.num_waiting == 0
+
+
+def test_an_answer_on_a_dead_engine_has_its_error_and_the_next_one_a_fresh_engine() -> None:
+    provider = make_provider()
+
+    def die() -> list[Output]:
+        raise SystemExit
+
+    provider.worker.engine.step = die  # type: ignore[method-assign]
+    with pytest.raises(EngineStoppedError):
+        ask(provider, dataclasses.replace(REQUEST, num_answers=2))
+    assert len(ask(provider, REQUEST)) == 1
+    assert provider.watchdog.num_restarts == 1
 
 
 def test_closing_a_stream_gives_its_blocks_back_and_others_their_tokens(provider: LocalProvider) -> None:
