@@ -189,7 +189,7 @@ class Usage:
 class ScoredToken:
     """A token with its natural log-probability, as the model itself holds it: before penalties, bans and filters."""
 
-    token_id: int
+    token_id: int | None  # None: a hosted provider that did not tell it
     data: bytes  # often not a whole character; the name of a control token
     logprob: float
 
