@@ -1,0 +1,90 @@
+"""The whole server as one ASGI application.
+
+Observe     an id, a log line and metrics for every request; every error becomes an answer
+Door        target, headers, host and origin
+Auth        the key and what it opens
+routes      the handlers
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import NoReturn
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+
+from small4.errors import UnknownPathError
+from small4.server.auth import Auth
+from small4.server.bounds import Bounds
+from small4.server.door import Access, Door
+from small4.server.endpoints import Endpoints
+from small4.server.fetch import FetchConfig
+from small4.server.keys import KeyStore
+from small4.server.log import Log
+from small4.server.models import Models, Offer
+from small4.server.observe import Observe
+from small4.server.refusal import Refusal
+from small4.server.routes import Routes, table
+from small4.server.service import Service
+from small4.server.status_endpoints import StatusEndpoints
+
+
+def create_app(
+    offers: Sequence[Offer],
+    store: KeyStore,
+    *,
+    bounds: Bounds | None = None,
+    access: Access | None = None,
+    fetch: FetchConfig | None = None,
+    log: Log | None = None,
+    is_ready: Callable[[], bool] = lambda: True,
+) -> Starlette:
+    """An application that serves these models to whoever holds a key of the store."""
+    service = Service(
+        models=Models(offers),
+        store=store,
+        bounds=bounds or Bounds(),
+        access=access or Access(),
+        fetch=fetch or FetchConfig(),
+        log=log or Log(),
+        is_ready=is_ready,
+    )
+    routes = Routes(table(Endpoints(service), StatusEndpoints(service)))
+    app = Starlette(
+        routes=routes.routes,
+        middleware=[
+            Middleware(Observe, service.dialects.of, service.bodies, service.metrics, service.log),
+            Middleware(Door, service.access, service.bounds),
+            Middleware(Auth, service.store, service.access, routes.needs),
+        ],
+        exception_handlers={HTTPException: _not_routed},
+        lifespan=lambda app: _lifetime(service),
+    )
+    app.router.redirect_slashes = False  # one spelling of each path
+    app.state.service, app.state.routes = service, routes
+    return app
+
+
+async def _not_routed(request: Request, error: Exception) -> NoReturn:
+    """Raises what a path or method that is not served means here."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {})["Allow"]
+        raise Refusal(405, "unknown_path", f"this path takes {allowed} only", {"allow": allowed})
+    raise UnknownPathError("there is no such path; /openapi.json lists those there are")
+
+
+@asynccontextmanager
+async def _lifetime(service: Service) -> AsyncIterator[None]:
+    measuring = asyncio.create_task(service.metrics.measure_lag())
+    try:
+        yield
+    finally:
+        measuring.cancel()
+        with suppress(asyncio.CancelledError):
+            await measuring
+        service.parsers.shutdown(wait=False)
+        service.log.close()

@@ -1,0 +1,111 @@
+"""Reads a request's body: counted while it arrives, timed while it does not, and looked over before it is decoded."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope
+
+from small4.errors import BusyError, FieldError, TooLargeError
+from small4.server.bounds import Bounds
+from small4.server.refusal import CLOSE, Refusal
+
+MIN_VALUE_BYTES = 2  # "1," is the shortest way to write one more value
+
+
+class Bodies:
+    """What all bodies together may hold; each gives back its share when its request has been answered."""
+
+    def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
+        self.bounds, self.clock = bounds, clock
+        self.held_bytes = 0
+
+    async def read(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body; raises as soon as it is too large, too slow, or too much beside the others."""
+        self._check_declared(scope)
+        began, parts, size = self.clock(), [], 0
+        while True:
+            message = await self._next(receive)
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            part = message.get("body", b"")
+            size += len(part)
+            self._check_size(size)
+            self._hold(scope, len(part))
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            self._check_rate(size, self.clock() - began)
+
+    def release(self, scope: Scope) -> None:
+        """Give back what the body of this request held."""
+        self.held_bytes -= scope.pop("small4.held_bytes", 0)
+
+    def _hold(self, scope: Scope, size: int) -> None:
+        if self.held_bytes + size > self.bounds.max_held_body_bytes:
+            raise BusyError("too many large requests at once; send this one again in a moment")
+        self.held_bytes += size
+        scope["small4.held_bytes"] = scope.get("small4.held_bytes", 0) + size
+
+    def _check_declared(self, scope: Scope) -> None:
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit():
+                self._check_size(int(value[:20]))
+
+    def _check_size(self, size: int) -> None:
+        limit = self.bounds.max_body_bytes
+        if size > limit:
+            raise TooLargeError(f"the body is larger than {limit} bytes, the limit; send less at once")
+
+    def _check_rate(self, size: int, seconds: float) -> None:
+        least = self.bounds.min_body_bytes_per_second
+        if seconds > self.bounds.body_seconds and size < least * seconds:
+            raise Refusal(408, "timeout", f"the body comes slower than {least} bytes per second, the limit", CLOSE)
+
+    async def _next(self, receive: Receive) -> dict[str, object]:
+        try:
+            async with asyncio.timeout(self.bounds.body_idle_seconds):
+                return dict(await receive())
+        except TimeoutError:
+            seconds = self.bounds.body_idle_seconds
+            raise Refusal(408, "timeout", f"nothing of the body came for {seconds:g} seconds", CLOSE) from None
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its answer was whole; nobody is left to hear of it."""
+
+
+def check_json(body: bytes, bounds: Bounds) -> None:
+    """Raises if a body holds more values, or a longer string, than the limits, before it is decoded."""
+    if len(body) <= min(bounds.max_json_values * MIN_VALUE_BYTES, bounds.max_json_string_bytes):
+        return
+    num_values = position = 0
+    while (quote := body.find(b'"', position)) != -1:
+        num_values += 1 + _num_separators(body, position, quote)
+        end = _string_end(body, quote + 1)
+        if end - quote > bounds.max_json_string_bytes:
+            raise FieldError(f"a string of the body is longer than {bounds.max_json_string_bytes} bytes, the limit")
+        _check_values(num_values, bounds)
+        position = end + 1
+    _check_values(num_values + _num_separators(body, position, len(body)), bounds)
+
+
+def _num_separators(body: bytes, start: int, end: int) -> int:
+    return sum(body.count(mark, start, end) for mark in (b",", b"[", b"{"))
+
+
+def _string_end(body: bytes, position: int) -> int:
+    """Where the string that `position` is in ends; the body's length if it does not."""
+    while (quote := body.find(b'"', position)) != -1:
+        first = quote
+        while body[first - 1 : first] == b"\\":
+            first -= 1
+        if (quote - first) % 2 == 0:
+            return quote
+        position = quote + 1
+    return len(body)
+
+
+def _check_values(num_values: int, bounds: Bounds) -> None:
+    if num_values > bounds.max_json_values:
+        raise FieldError(f"the body holds more than {bounds.max_json_values} JSON values, the limit; send less at once")

@@ -1,0 +1,108 @@
+"""One short handler per path: parse, stream, format."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from small4.chat import ChatRequest
+from small4.providers.provider import Caller
+from small4.server.answering import Answering, Job
+from small4.server.body import check_json
+from small4.server.exchange import exchange_of
+from small4.server.idempotency import checked_key, fingerprint_of
+from small4.server.keys import Identity
+from small4.server.links import with_images
+from small4.server.models import Offer
+from small4.server.outlet import EVENTS, Framing, Outlet, RawHeaders, encode_json
+from small4.server.service import Service
+from small4.wire.call import Call, Head
+
+T = TypeVar("T")
+
+
+class Endpoints:
+    """The handlers of all paths that models answer."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    async def answer(self, request: Request) -> ASGIApp:
+        """A request to a model, in the dialect of its path."""
+        return await self._answer(request, EVENTS)
+
+    async def _answer(self, request: Request, framing: Framing) -> ASGIApp:
+        dialect = self.service.dialects.of(request.scope)
+        body = await self.read_body(request)
+        call = await self.off_loop(len(body), dialect.parse, body)
+        job = await self._job(request, call)
+        head = Head(secrets.token_hex(12), int(time.time()), self.service.models.find(call.model).id)
+        outlet = Outlet(dialect.writer(call, head), _headers(call), framing if call.is_stream else None)
+        response = Answering(job, outlet, self.service.admission, self.service.drain, self.service.bounds)
+        return await self._once(request, body, response)
+
+    async def _job(self, request: Request, call: Call) -> Job:
+        offer = self.service.models.find(call.model)
+        identity: Identity = request.scope["identity"]
+        chat = await with_images(suited(call, offer), self.service.fetch)
+        caller = Caller(name=identity.id, salt=identity.salt.encode())
+        exchange = exchange_of(request.scope)
+        exchange.model, exchange.effort = offer.id, chat.effort
+        exchange.num_messages, exchange.is_stream = len(chat.messages), call.is_stream
+        return Job(provider=offer.provider, request=chat, caller=caller, key_id=identity.id)
+
+    async def _once(self, request: Request, body: bytes, response: ASGIApp) -> ASGIApp:
+        """The response; with an `Idempotency-Key`, one that is given once and then repeated."""
+        header = request.headers.get("idempotency-key")
+        if header is None:
+            return response
+        identity: Identity = request.scope["identity"]
+        name = (identity.id, checked_key(header, self.service.bounds))
+        target = request.scope["raw_path"] + b"?" + request.scope["query_string"]
+        fingerprint = await self.off_loop(len(body), fingerprint_of, target, body)
+
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.service.kept.answer(name, fingerprint, response, scope, receive, send)
+
+        return respond
+
+    async def read_body(self, request: Request) -> bytes:
+        """The body, within the bounds."""
+        body = await self.service.bodies.read(request.scope, request.receive)
+        exchange_of(request.scope).request_bytes = len(body)
+        if len(body) > self.service.bounds.parse_off_loop_bytes:
+            await self.off_loop(len(body), check_json, body, self.service.bounds)
+        return body
+
+    async def off_loop(self, size: int, work: Callable[..., T], *arguments: object) -> T:
+        """Do work on so many bytes, in a thread if they are many."""
+        if size <= self.service.bounds.parse_off_loop_bytes:
+            return work(*arguments)
+        return await asyncio.get_running_loop().run_in_executor(self.service.parsers, work, *arguments)
+
+
+def suited(call: Call, offer: Offer) -> ChatRequest:
+    """The request, at the temperature that is recommended for this model where the caller left it open."""
+    request = call.request
+    temperature = offer.provider.model.temperatures.get(request.effort)
+    if call.has_temperature or temperature is None:
+        return request
+    return replace(request, sampling=replace(request.sampling, temperature=temperature))
+
+
+def json_response(content: object, status: int = 200) -> Response:
+    """A body of JSON."""
+    return Response(encode_json(content), status, media_type="application/json")
+
+
+def _headers(call: Call) -> RawHeaders:
+    headers: RawHeaders = [(b"x-reasoning-effort", call.request.effort.encode())]
+    if call.ignored:
+        headers.append((b"x-ignored-fields", ", ".join(call.ignored).encode("ascii", "replace")))
+    return headers

@@ -1,0 +1,78 @@
+"""What is counted and timed, for Prometheus to collect; the names stand in `metric_names.py`."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from small4.server.exchange import Exchange
+from small4.server.metric_names import METRICS, Metric
+
+LAG_INTERVAL_SECONDS = 0.25
+
+
+class Metrics:
+    """The counters of one server."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._counters = {key: self._make(row) for key, row in METRICS.items() if row.kind == "counter"}
+        self._gauges = {key: self._make_gauge(row) for key, row in METRICS.items() if row.kind == "gauge"}
+        self._histograms = {key: self._make_histogram(row) for key, row in METRICS.items() if row.kind == "histogram"}
+
+    def watch(self, key: str, read: Callable[[], float]) -> None:
+        """Have a gauge read its value whenever it is asked for."""
+        self._gauges[key].set_function(read)
+
+    def record(self, exchange: Exchange) -> None:
+        """Count a request that is over."""
+        seconds = exchange.seconds
+        labels = (exchange.method, exchange.route, str(exchange.status))
+        self._histograms["http_duration"].labels(*labels).observe(seconds)
+        if exchange.model is None:
+            return
+        labels = (exchange.operation, exchange.model)
+        self._histograms["duration"].labels(*labels, exchange.error or "").observe(seconds)
+        self._counters["left"].inc(exchange.has_left)
+        if exchange.first_event_seconds is not None:
+            self._histograms["first_token"].labels(*labels).observe(exchange.first_event_seconds)
+        self._record_usage(exchange, labels)
+
+    def _record_usage(self, exchange: Exchange, labels: tuple[str, str]) -> None:
+        usage = exchange.usage
+        if usage is None:
+            return
+        tokens = {
+            "input": usage.prompt_tokens,
+            "output": usage.completion_tokens,
+            "cached": usage.cached_tokens,
+            "reasoning": usage.reasoning_tokens,
+        }
+        for kind, num_tokens in tokens.items():
+            estimate = str(exchange.is_estimate).lower()
+            self._histograms["token_usage"].labels(*labels, kind, estimate).observe(num_tokens)
+        if exchange.first_event_seconds is not None and usage.completion_tokens > 1:
+            seconds = (exchange.seconds - exchange.first_event_seconds) / (usage.completion_tokens - 1)
+            self._histograms["per_token"].labels(*labels).observe(seconds)
+
+    async def measure_lag(self) -> None:
+        """Time the event loop for as long as it runs."""
+        while True:
+            due = time.perf_counter() + LAG_INTERVAL_SECONDS
+            await asyncio.sleep(LAG_INTERVAL_SECONDS)
+            self._histograms["loop_lag"].observe(max(0.0, time.perf_counter() - due))
+
+    def page(self) -> bytes:
+        """All of it, in Prometheus' text format."""
+        return bytes(generate_latest(self._registry))
+
+    def _make(self, row: Metric) -> Counter:
+        return Counter(row.name.removesuffix("_total"), row.help, row.labels, registry=self._registry)
+
+    def _make_gauge(self, row: Metric) -> Gauge:
+        return Gauge(row.name, row.help, row.labels, registry=self._registry)
+
+    def _make_histogram(self, row: Metric) -> Histogram:
+        return Histogram(row.name, row.help, row.labels, registry=self._registry, buckets=row.buckets)

@@ -1,0 +1,77 @@
+"""Which models are served, and under which names."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from small4.errors import ConfigError, UnknownModelError
+from small4.providers.provider import Provider
+from small4.tokenizer.tekken import Tokenizer
+from small4.wire.model_entry import ModelEntry
+
+# The spellings of Small 4 that are published; all mean the same model.
+SMALL4_ALIASES = (
+    "mistral-small-4",
+    "mistral-small-2603",
+    "mistral-small-latest",
+    "mistral/mistral-small-2603",
+    "mistralai/mistral-small-2603",
+)
+MAX_NAMED = 10  # models that an error names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """A model under the id and the aliases that callers may use."""
+
+    id: str
+    provider: Provider
+    aliases: tuple[str, ...] = ()
+    tokenizer: Tokenizer | None = None  # for /tokenize and /detokenize
+    owner: str = "local"
+    created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
+
+    @property
+    def entry(self) -> ModelEntry:
+        """What lists of models tell of it."""
+        model = self.provider.model
+        return ModelEntry(
+            id=self.id,
+            name=model.name,
+            created=self.created,
+            owner=self.owner,
+            context_length=model.context_length,
+            max_tokens=model.context_length,
+            description=model.note,
+            aliases=self.aliases,
+            has_images="images" in model.abilities,
+            has_tools="tools" in model.abilities,
+            has_reasoning="reasoning" in model.abilities,
+            default_temperature=model.temperatures.get("none"),
+        )
+
+
+class Models:
+    """Finds the offer that a name means."""
+
+    def __init__(self, offers: Sequence[Offer]) -> None:
+        if not offers:
+            raise ConfigError("no model to serve; give at least one")
+        self.offers = tuple(offers)
+        self._by_name: dict[str, Offer] = {}
+        for offer in offers:
+            for name in (offer.id, *offer.aliases):
+                if self._by_name.setdefault(name, offer) is not offer:
+                    raise ConfigError(f"two models are served as {name}; rename one")
+
+    def find(self, name: str) -> Offer:
+        """The model of that id or alias; Google's clients put `models/` before it."""
+        offer = self._by_name.get(name) or self._by_name.get(name.removeprefix("models/"))
+        if offer is None:
+            served = ", ".join(offer.id for offer in self.offers[:MAX_NAMED])
+            raise UnknownModelError(f"the model {name[:100]!r} is not served here; there is {served}")
+        return offer
+
+    @property
+    def entries(self) -> list[ModelEntry]:
+        return [offer.entry for offer in self.offers]
