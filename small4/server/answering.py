@@ -26,6 +26,8 @@ from small4.server.meter import Meter
 from small4.server.outlet import Outlet
 from small4.server.refusal import problem_and_status
 
+EVENTS_PER_TURN = 16  # of one stream, before the others get theirs
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
@@ -73,10 +75,14 @@ class Answering:
             await self.outlet.finish()
 
     async def _pump(self, stream: AsyncGenerator[AnswerEvent, None], meter: Meter) -> None:
+        num_events = 0
         async with aclosing(stream) as events:
             async for event in events:
                 meter.see(event)
                 await self.outlet.push(event)
+                num_events += 1
+                if num_events % EVENTS_PER_TURN == 0:  # neither of the two waits while there is something to be had
+                    await asyncio.sleep(0)
         meter.check_ended()
 
     async def _estimate(self, meter: Meter) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from small4.errors import BusyError, FieldError, TooLargeError
 from small4.server.bounds import Bounds
@@ -28,7 +28,7 @@ class Bodies:
             message = await self._next(receive)
             if message["type"] == "http.disconnect":
                 raise ClientGone
-            part = message.get("body", b"")
+            part: bytes = message.get("body", b"")
             size += len(part)
             self._check_size(size)
             self._hold(scope, len(part))
@@ -62,10 +62,10 @@ class Bodies:
         if seconds > self.bounds.body_seconds and size < least * seconds:
             raise Refusal(408, "timeout", f"the body comes slower than {least} bytes per second, the limit", CLOSE)
 
-    async def _next(self, receive: Receive) -> dict[str, object]:
+    async def _next(self, receive: Receive) -> Message:
         try:
             async with asyncio.timeout(self.bounds.body_idle_seconds):
-                return dict(await receive())
+                return await receive()
         except TimeoutError:
             seconds = self.bounds.body_idle_seconds
             raise Refusal(408, "timeout", f"nothing of the body came for {seconds:g} seconds", CLOSE) from None

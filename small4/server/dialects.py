@@ -40,7 +40,7 @@ class Dialects:
 
     def of(self, scope: Scope) -> Dialect:
         """The dialect of a request."""
-        return self._by_name[dialect_name(scope)]
+        return self._by_name.get(dialect_name(scope), self._by_name["openai"])
 
 
 # The first that a path begins with; an alias of a path is of the path's own dialect.

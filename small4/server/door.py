@@ -75,10 +75,13 @@ def check_target(scope: Scope, bounds: Bounds) -> None:
     is_plain = plain.startswith(b"/") and PLAIN.issuperset(plain)
     if not is_plain or b"" in segments[1:-1] or b"." in segments or b".." in segments:
         raise Refusal(
-            400, "invalid", "the path is not written plainly: no //, no dot segments, no escapes but %3A, no full URL"
+            400,
+            "invalid",
+            "the path is not written plainly: no //, no dot segments, no escapes but %3A, no full URL",
+            CLOSE,
         )
     if scope["path"] != plain.decode("ascii"):
-        raise Refusal(400, "invalid", "the path can be read in two ways")
+        raise Refusal(400, "invalid", "the path can be read in two ways", CLOSE)
 
 
 def _checked_headers(headers: RawHeaders, bounds: Bounds) -> RawHeaders:

@@ -29,8 +29,8 @@ class Metrics:
     def record(self, exchange: Exchange) -> None:
         """Count a request that is over."""
         seconds = exchange.seconds
-        labels = (exchange.method, exchange.route, str(exchange.status))
-        self._histograms["http_duration"].labels(*labels).observe(seconds)
+        status = str(exchange.status)
+        self._histograms["http_duration"].labels(exchange.method, exchange.route, status).observe(seconds)
         if exchange.model is None:
             return
         labels = (exchange.operation, exchange.model)

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from small4.errors import ConfigError, UnknownModelError
 from small4.providers.provider import Provider
-from small4.tokenizer.tekken import Tokenizer
 from small4.wire.model_entry import ModelEntry
 
 # The spellings of Small 4 that are published; all mean the same model.
@@ -20,6 +20,14 @@ SMALL4_ALIASES = (
 MAX_NAMED = 10  # models that an error names
 
 
+class Tokenizes(Protocol):
+    """What `/tokenize` and `/detokenize` need; `tokenizer.tekken.Tokenizer` is one, and loads much."""
+
+    def encode_text(self, text: str) -> list[int]: ...
+
+    def decode(self, token_ids: list[int]) -> str: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer:
     """A model under the id and the aliases that callers may use."""
@@ -27,7 +35,7 @@ class Offer:
     id: str
     provider: Provider
     aliases: tuple[str, ...] = ()
-    tokenizer: Tokenizer | None = None  # for /tokenize and /detokenize
+    tokenizer: Tokenizes | None = None
     owner: str = "local"
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
 

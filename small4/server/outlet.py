@@ -55,6 +55,7 @@ class Outlet:
         self._send: Send | None = None
         self._lock = asyncio.Lock()  # a heartbeat may not get between two parts
         self._num_events = 0
+        self._has_sent_start = False
         self._sending_since: float | None = None
         self._last_sent = time.monotonic()
 
@@ -110,7 +111,8 @@ class Outlet:
         await self._send_part(data + end, is_last=True)
 
     async def _send_part(self, data: bytes, *, is_last: bool = False) -> None:
-        assert self._send is not None and self.framing is not None
+        assert self._send is not None
+        assert self.framing is not None
         async with self._lock:
             self._sending_since = time.monotonic()
             if not self._has_sent_start:
@@ -124,8 +126,6 @@ class Outlet:
         self._sending_since = time.monotonic()
         await self._send_start([*JSON_HEADERS, (b"content-length", str(len(body)).encode())])
         await self._send({"type": "http.response.body", "body": body})
-
-    _has_sent_start = False
 
     async def _send_start(self, headers: RawHeaders) -> None:
         assert self._send is not None

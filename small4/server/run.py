@@ -1,0 +1,134 @@
+"""Runs the application on a socket: uvicorn with our bounds, and a stop that cuts nobody off."""
+
+import asyncio
+import math
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+from small4.errors import ConfigError
+from small4.server.bounds import KIB, Bounds
+from small4.server.protocol import protocol_of
+from small4.server.service import Service
+
+DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 4119
+LAST_SECONDS = 2  # after the grace, for the last events to leave
+START_SECONDS = 30.0
+
+
+def serve(
+    app: Starlette,
+    host: str = DEFAULT_HOST,
+    port: int = DEFAULT_PORT,
+    *,
+    on_start: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until SIGTERM or Ctrl-C; `on_start` is told the URL once connections are taken.
+
+    The first signal stops new answers and leaves open ones their grace, the second ends them, the third everything.
+    """
+    server = _server(app, host, port, on_start)
+    server.run()
+
+
+@contextmanager
+def serving(app: Starlette, host: str = DEFAULT_HOST, port: int = 0) -> Iterator[str]:
+    """The application on a socket, in a thread, for as long as the block lasts; gives its URL."""
+    urls: list[str] = []
+    started = threading.Event()
+
+    def note(url: str) -> None:
+        urls.append(url)
+        started.set()
+
+    server = _server(app, host, port, note)
+    thread = threading.Thread(target=server.run, name="small4 server", daemon=True)
+    thread.start()
+    if not started.wait(START_SECONDS):
+        raise ConfigError(f"the server did not start on {host}:{port}; see its log")
+    try:
+        yield urls[0]
+    finally:
+        server.stop()
+        thread.join()
+
+
+def check_host(service: Service, host: str) -> None:
+    """Raises if other machines could call before a key exists."""
+    if not _is_loopback(host) and not service.store.exists():
+        raise ConfigError(f"{host} is open to other machines and there is no key; make one first with `small4 keys`")
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, with a grace for open answers."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, on_start: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._service, self._on_start = service, on_start
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._has_ended_grace = False
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        self._on_start(_url(self.servers[0].sockets[0].getsockname()))
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """What a signal does; the process then ends by itself, with 0."""
+        self.stop()
+
+    def stop(self) -> None:
+        """From any thread; see `serve` for what a second and a third call do."""
+        drain, loop = self._service.drain, self._loop
+        if loop is None or self._has_ended_grace:
+            self.should_exit = self.force_exit = True
+        elif self.should_exit:
+            self._has_ended_grace = True
+            loop.call_soon_threadsafe(drain.end)
+        else:
+            loop.call_soon_threadsafe(drain.begin, self._service.bounds.drain_seconds)
+        self.should_exit = True
+
+
+def _server(app: Starlette, host: str, port: int, on_start: Callable[[str], None]) -> Server:
+    service: Service = app.state.service
+    check_host(service, host)
+    return Server(_config(app, host, port, service.bounds), service, on_start)
+
+
+def _config(app: Starlette, host: str, port: int, bounds: Bounds) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        http=protocol_of(bounds),
+        ws="none",
+        lifespan="on",
+        loop="asyncio",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # the address of a client is that of its connection
+        server_header=False,
+        h11_max_incomplete_event_size=bounds.max_header_bytes + bounds.max_target_bytes + KIB,
+        timeout_keep_alive=math.ceil(bounds.keep_alive_seconds),
+        timeout_graceful_shutdown=math.ceil(bounds.drain_seconds) + LAST_SECONDS,
+    )
+
+
+def _url(name: tuple[str, int]) -> str:
+    host, port = name[:2]
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

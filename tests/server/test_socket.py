@@ -1,0 +1,247 @@
+"""Over a real socket: what only the bytes of a connection show."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx2
+import pytest
+
+from small4.chat import Finish, TextDelta, Usage
+from small4.errors import ConfigError
+from small4.providers.scripted import Pause
+from small4.server.bounds import Bounds
+from small4.server.run import check_host, serving
+from tests.server.asgi import CHAT, STREAM, Served
+
+BODY = json.dumps(CHAT).encode()
+HEAD = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+
+
+def address(url: str) -> tuple[str, int]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def talk(url: str, data: bytes, *, seconds: float = 2.0) -> bytes:
+    """Send bytes; everything that comes back until the other side closes, or nothing comes for so long."""
+    with socket.create_connection(address(url), timeout=seconds) as connection:
+        connection.sendall(data)
+        received = b""
+        try:
+            while part := connection.recv(65536):
+                received += part
+        except TimeoutError:
+            received += b"<still open>"
+        except ConnectionResetError:
+            pass
+        return received
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    served = Served(tmp_path_factory.mktemp("state"), bounds=Bounds(header_seconds=0.1, body_idle_seconds=0.1))
+    with serving(served.app) as url:
+        yield url
+
+
+def whole(head: bytes, body: bytes = BODY) -> bytes:
+    return head + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def test_honest_request_is_answered(url):
+    reply = talk(url, whole(HEAD))
+    assert reply.startswith(b"HTTP/1.1 200 ")
+    assert b"Hello!" in reply
+
+
+def chunked(body: bytes = BODY) -> bytes:
+    return b"%x\r\n" % len(body) + body + b"\r\n0\r\n\r\n"
+
+
+def test_chunked_body_is_read(url):
+    reply = talk(url, HEAD + b"Connection: close\r\nTransfer-Encoding: chunked\r\n\r\n" + chunked())
+    assert b"Hello!" in reply
+
+
+HIDDEN = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+LENGTH = b"Content-Length: %d\r\n" % len(BODY)
+SMUGGLED = {
+    "length and chunks": HEAD + LENGTH + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "chunks and length": HEAD + b"Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n" + HIDDEN,
+    "two lengths": HEAD + LENGTH + b"Content-Length: 0\r\n\r\n" + BODY + HIDDEN,
+    "the same length twice": HEAD + LENGTH + LENGTH + b"\r\n" + BODY + HIDDEN,
+    "a list of lengths": HEAD + b"Content-Length: 5, 5\r\n\r\n" + b"xxxxx" + HIDDEN,
+    "signed length": HEAD + b"Content-Length: +5\r\n\r\n" + b"xxxxx" + HIDDEN,
+    "hexadecimal length": HEAD + b"Content-Length: 0x5\r\n\r\n" + b"xxxxx" + HIDDEN,
+    "blank in a name": HEAD + b"Content-Length : 5\r\n\r\n" + b"xxxxx" + HIDDEN,
+    "folded header": HEAD + b"X-A: 1\r\n Content-Length: 5\r\n\r\n" + b"xxxxx" + HIDDEN,
+    "bare line feeds": HEAD.replace(b"\r\n", b"\n") + b"Content-Length: 0\n\n" + HIDDEN,
+    "one bare line feed": HEAD + b"X-A: 1\nContent-Length: 0\r\n\r\n" + HIDDEN,
+    "carriage return in a value": HEAD + b"X-A: 1\rContent-Length: 0\r\n\r\n" + HIDDEN,
+    "nothing in a name": HEAD + b": 1\r\n\r\n" + HIDDEN,
+    "two hosts": HEAD + b"Host: evil.example\r\n\r\n" + HIDDEN,
+    "no host": b"GET /health HTTP/1.1\r\n\r\n" + HIDDEN,
+    "unknown coding": HEAD + b"Transfer-Encoding: xchunked\r\n\r\n" + chunked() + HIDDEN,
+    "two codings": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n" + chunked() + HIDDEN,
+    "coding twice": HEAD + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n" + chunked() + HIDDEN,
+    "bad chunk size": HEAD + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n" + HIDDEN,
+    "chunk without its end": HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nab\r\n0\r\n\r\n" + HIDDEN,
+    "null byte": HEAD + b"X-A: \x00\r\n\r\n" + HIDDEN,
+    "other protocol": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + HIDDEN,
+    "old protocol": b"GET /health\r\n\r\n" + HIDDEN,
+    "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + HIDDEN,
+}
+
+
+@pytest.mark.parametrize("name", SMUGGLED)
+def test_request_that_can_be_read_in_two_ways_ends_its_connection(url, name):
+    reply = talk(url, SMUGGLED[name])
+    assert reply.startswith(b"HTTP/1.1 400 "), reply
+    assert reply.count(b"HTTP/1.1 ") == 1, reply  # what was hidden behind it is not answered
+    assert not reply.endswith(b"<still open>")
+
+
+def test_two_honest_requests_in_one_packet_are_both_answered(url):
+    length = b"Content-Length: %d\r\n\r\n" % len(BODY)
+    reply = talk(url, HEAD + length + BODY + whole(HEAD))
+    assert reply.count(b"HTTP/1.1 200 ") == 2
+
+
+@pytest.mark.parametrize("start", [b"", b"GET /health HT", b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: "])
+def test_headers_that_do_not_come_are_not_waited_for(url, start):
+    began = time.monotonic()
+    reply = talk(url, start, seconds=5.0)
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert time.monotonic() - began < 3.0
+
+
+def test_headers_that_come_byte_by_byte_are_not_waited_for_either(url):
+    began = time.monotonic()
+    with socket.create_connection(address(url), timeout=5) as connection:
+        try:
+            for _ in range(500):
+                connection.sendall(b"G")
+                time.sleep(0.01)
+        except OSError:
+            pass
+    assert time.monotonic() - began < 3.0
+
+
+def test_next_request_of_a_connection_has_its_headers_timed_too(url):
+    reply = talk(url, HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY + b"GET /heal", seconds=5.0)
+    assert (reply.count(b"HTTP/1.1 200 "), reply.count(b"HTTP/1.1 408 ")) == (1, 1)
+
+
+def test_body_that_does_not_come_is_not_waited_for(url):
+    reply = talk(url, HEAD + b"Content-Length: 100\r\n\r\n{", seconds=5.0)
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert not reply.endswith(b"<still open>")
+
+
+def test_declared_body_over_the_limit_is_refused_and_the_connection_closed(url):
+    reply = talk(url, HEAD + b"Content-Length: 1073741824\r\n\r\n" + b"x" * 1000)
+    assert reply.startswith(b"HTTP/1.1 413 ")
+    assert not reply.endswith(b"<still open>")
+
+
+def test_headers_over_the_limit_end_the_connection(url):
+    for headers in (b"X-A: " + b"y" * 40_000 + b"\r\n", b"X-A: 1\r\n" * 65):
+        reply = talk(url, HEAD + headers + b"\r\n")
+        assert reply.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+        assert not reply.endswith(b"<still open>")
+
+
+def test_connections_are_bounded(tmp_path):
+    with serving(Served(tmp_path, bounds=Bounds(max_connections=2)).app) as url:
+        held = [socket.create_connection(address(url)) for _ in range(2)]
+        time.sleep(0.05)
+        assert talk(url, b"").startswith(b"HTTP/1.1 503 ")
+        for connection in held:
+            connection.close()
+        time.sleep(0.05)
+        assert b" 200 " in talk(url, whole(HEAD))
+
+
+def test_no_header_names_the_software(url):
+    reply = talk(url, whole(HEAD)).lower()
+    assert b"uvicorn" not in reply
+    assert b"\r\nserver:" not in reply
+
+
+def test_leaving_ends_the_answer_at_once(tmp_path):
+    served = Served(tmp_path, [TextDelta("a"), Pause(60)])
+    with serving(served.app) as url:
+        with httpx2.stream("POST", url + "/v1/chat/completions", json=STREAM) as reply:
+            parts = reply.iter_bytes()
+            next(parts)
+            assert served.provider.num_open == 1
+        deadline = time.monotonic() + 2
+        while served.provider.num_open and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert (served.provider.num_open, served.provider.num_left) == (0, 1)
+
+
+def test_slow_reader_fills_no_memory_here(tmp_path):
+    words = [TextDelta("x" * 10_000) for _ in range(4000)]
+    served = Served(tmp_path, [*words, Finish("stop", Usage(1, 4000))])
+    with serving(served.app) as url, socket.create_connection(address(url)) as connection:
+        body = json.dumps(STREAM).encode()
+        connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        time.sleep(0.3)
+        exchange_bytes = 40_000_000
+        assert served.provider.num_open == 1  # 40 MB were to be sent, and wait with the provider
+        received = 0
+        while served.provider.num_open:
+            received += len(connection.recv(2**20))
+        assert received > exchange_bytes / 2
+
+
+def test_address_open_to_others_needs_a_key_first(tmp_path):
+    served = Served(tmp_path)
+    for host in ("0.0.0.0", "::", "192.168.1.7", "example.org", ""):
+        with pytest.raises(ConfigError, match="no key"):
+            check_host(served.service, host)
+    for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
+        check_host(served.service, host)
+    served.store.create("laptop")
+    check_host(served.service, "0.0.0.0")
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+from small4.chat import Finish, TextDelta, Usage
+from small4.providers.scripted import Pause, ScriptedProvider
+from small4.server.app import create_app
+from small4.server.bounds import Bounds
+from small4.server.keys import KeyStore
+from small4.server.models import Offer
+from small4.server.run import serve
+script = [TextDelta("first"), Pause(0.5), TextDelta("last"), Finish("stop", Usage(1, 2))]
+offer = Offer(id="scripted", provider=ScriptedProvider(script))
+app = create_app([offer], KeyStore(Path(sys.argv[1])), bounds=Bounds(drain_seconds=float(sys.argv[2])))
+serve(app, port=0, on_start=lambda url: print(url, flush=True))
+"""
+
+
+@pytest.mark.parametrize(
+    ("grace", "end"), [("5", b"[DONE]"), pytest.param("0.05", b"stopping", marks=pytest.mark.slow)]
+)
+def test_sigterm_lets_open_streams_end_within_the_grace_and_exits_with_0(tmp_path, grace, end):
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path), grace]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ)
+    url = process.stdout.readline().decode().strip()
+    with httpx2.stream("POST", url + "/v1/chat/completions", json=STREAM) as reply:
+        parts = reply.iter_bytes()
+        received = next(parts)
+        process.send_signal(signal.SIGTERM)
+        received += b"".join(parts)
+    assert end in received
+    _, log = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert [json.loads(line)["event"] for line in log.splitlines()].count("request") == 1
