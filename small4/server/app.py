@@ -30,6 +30,7 @@ from small4.server.refusal import Refusal
 from small4.server.routes import Routes, table
 from small4.server.service import Service
 from small4.server.status_endpoints import StatusEndpoints
+from small4.server.token_endpoints import TokenEndpoints
 
 
 def create_app(
@@ -52,7 +53,8 @@ def create_app(
         log=log or Log(),
         is_ready=is_ready,
     )
-    routes = Routes(table(Endpoints(service), StatusEndpoints(service)))
+    endpoints = Endpoints(service)
+    routes = Routes(table(endpoints, TokenEndpoints(service, endpoints), StatusEndpoints(service)))
     app = Starlette(
         routes=routes.routes,
         middleware=[

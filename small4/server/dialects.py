@@ -1,16 +1,18 @@
 """Which API a request speaks, told from its path and headers alone, so that refusals speak it too."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from starlette.types import Scope
 
-from small4.wire import openai_chat
+from small4.wire import mistral, model_cards, openai_chat, openai_errors, openai_text
 from small4.wire.call import Call, Head, Writer
+from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import Problem
 
-Name = Literal["openai", "text", "responses", "anthropic", "google", "mistral"]
+Name = Literal["openai", "text", "responses", "anthropic", "google", "mistral", "fim"]
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,39 +22,66 @@ class Dialect:
     name: Name
     parse: Callable[[bytes], Call]
     writer: Callable[[Call, Head], Writer]
-    format_error: Callable[[Problem, str], dict[str, Any]]  # the problem, and the request's id
+    format_error: Callable[[Problem, str], Json]  # the problem, and the request's id
     status: Callable[[Problem], int]
+    format_models: Callable[[Sequence[ModelEntry]], Json]
+    format_model: Callable[[ModelEntry], Json]
 
 
 class Dialects:
     """All of them, for the instance with this secret."""
 
     def __init__(self, secret: bytes) -> None:
-        self._by_name: Mapping[Name, Dialect] = {
-            "openai": Dialect(
-                name="openai",
-                parse=openai_chat.parse_request,
-                writer=openai_chat.Writer,
-                format_error=lambda problem, request_id: openai_chat.format_error(problem),
-                status=lambda problem: problem.status,
-            ),
-        }
+        known = (_openai(), _text(), _mistral(), _fim())
+        self._by_name: Mapping[Name, Dialect] = {dialect.name: dialect for dialect in known}
 
     def of(self, scope: Scope) -> Dialect:
         """The dialect of a request."""
         return self._by_name.get(dialect_name(scope), self._by_name["openai"])
 
 
+def _openai() -> Dialect:
+    return Dialect(
+        name="openai",
+        parse=openai_chat.parse_request,
+        writer=openai_chat.Writer,
+        format_error=lambda problem, request_id: openai_errors.format_error(problem),
+        status=lambda problem: problem.status,
+        format_models=model_cards.format_models,
+        format_model=model_cards.format_model,
+    )
+
+
+def _text() -> Dialect:
+    return replace(_openai(), name="text", parse=openai_text.parse_request, writer=openai_text.Writer)
+
+
+def _mistral() -> Dialect:
+    return replace(
+        _openai(),
+        name="mistral",
+        parse=mistral.parse_request,
+        writer=mistral.Writer,
+        format_error=lambda problem, request_id: mistral.format_error(problem),
+        status=mistral.error_status,
+    )
+
+
+def _fim() -> Dialect:
+    return replace(_mistral(), name="fim", parse=mistral.parse_fim)
+
+
 # The first that a path begins with; an alias of a path is of the path's own dialect.
 _PREFIXES: tuple[tuple[str, Name], ...] = (
     ("/anthropic/", "anthropic"),
     ("/google/", "google"),
+    ("/mistral/v1/fim/", "fim"),
     ("/mistral/", "mistral"),
     ("/v1beta/", "google"),
     ("/v1/messages", "anthropic"),
     ("/v1/responses", "responses"),
     ("/v1/completions", "text"),
-    ("/v1/fim/", "mistral"),
+    ("/v1/fim/", "fim"),
 )
 _ALIASES = ("/openai", "/api")  # before /v1
 

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from small4.chat import ChatRequest
+from small4.errors import FieldError
 from small4.providers.provider import Caller
 from small4.server.answering import Answering, Job
 from small4.server.body import check_json
@@ -36,6 +37,21 @@ class Endpoints:
     async def answer(self, request: Request) -> ASGIApp:
         """A request to a model, in the dialect of its path."""
         return await self._answer(request, EVENTS)
+
+    async def models(self, request: Request) -> Response:
+        """The models that are served, in the shape that the caller's client reads."""
+        dialect = self.service.dialects.of(request.scope)
+        return json_response(dialect.format_models(self.service.models.entries))
+
+    async def model(self, request: Request) -> Response:
+        """One of them, by its id or an alias."""
+        dialect = self.service.dialects.of(request.scope)
+        offer = self.service.models.find(request.path_params["model"])
+        return json_response(dialect.format_model(offer.entry))
+
+    async def embeddings(self, request: Request) -> Response:
+        """What no model here can do."""
+        raise FieldError("no model here makes embeddings; it writes text", "model")
 
     async def _answer(self, request: Request, framing: Framing) -> ASGIApp:
         dialect = self.service.dialects.of(request.scope)

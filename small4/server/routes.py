@@ -11,6 +11,7 @@ from small4.server.auth import Needs
 from small4.server.endpoints import Endpoints
 from small4.server.exchange import exchange_of
 from small4.server.status_endpoints import StatusEndpoints
+from small4.server.token_endpoints import TokenEndpoints
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -26,11 +27,18 @@ class Path:
     summary: str
 
 
-def table(endpoints: Endpoints, status: StatusEndpoints) -> list[Path]:
+OPENAI_MOUNTS = ("", "/openai", "/api")
+MODEL_MOUNTS = ("/v1", "/openai/v1", "/mistral/v1")
+
+
+def table(endpoints: Endpoints, tokens: TokenEndpoints, status: StatusEndpoints) -> list[Path]:
     """All rows."""
     return [
         *_status_paths(status),
-        *_chat_paths(endpoints),
+        *_openai_paths(endpoints),
+        *_mistral_paths(endpoints),
+        *_model_paths(endpoints),
+        *_token_paths(tokens),
     ]
 
 
@@ -43,10 +51,34 @@ def _status_paths(status: StatusEndpoints) -> list[Path]:
     ]
 
 
-def _chat_paths(endpoints: Endpoints) -> list[Path]:
+def _openai_paths(endpoints: Endpoints) -> list[Path]:
+    chat = [_post(f"{mount}/v1/chat/completions", endpoints.answer, "A chat, by OpenAI") for mount in OPENAI_MOUNTS]
+    text = [
+        _post(f"{mount}/v1/completions", endpoints.answer, "A text continued, by OpenAI") for mount in OPENAI_MOUNTS
+    ]
+    mounts = ("", "/openai", "/mistral")
+    refused = [_post(f"{mount}/v1/embeddings", endpoints.embeddings, "Refused: no embeddings here") for mount in mounts]
+    return [*chat, *text, *refused]
+
+
+def _mistral_paths(endpoints: Endpoints) -> list[Path]:
+    fim = [
+        _post(f"{mount}/v1/fim/completions", endpoints.answer, "Code continued, by Mistral")
+        for mount in ("", "/mistral")
+    ]
+    return [_post("/mistral/v1/chat/completions", endpoints.answer, "A chat, by Mistral"), *fim]
+
+
+def _model_paths(endpoints: Endpoints) -> list[Path]:
+    lists = [_get(f"{mount}/models", endpoints.models, "inference", "The models served") for mount in MODEL_MOUNTS]
+    ones = [_get(f"{mount}/models/{{model:path}}", endpoints.model, "inference", "One model") for mount in MODEL_MOUNTS]
+    return [*lists, *ones]
+
+
+def _token_paths(tokens: TokenEndpoints) -> list[Path]:
     return [
-        _post(f"{mount}/v1/chat/completions", endpoints.answer, "OpenAI's chat completions")
-        for mount in ("", "/openai", "/api")
+        _post("/tokenize", tokens.tokenize, "A text's token ids"),
+        _post("/detokenize", tokens.detokenize, "The text of token ids"),
     ]
 
 

@@ -170,7 +170,9 @@ class Served:
         self.store = KeyStore(directory)
         self.lines = Lines()
         self.log = Log(self.lines)
-        offers = offers or [Offer(id="scripted", provider=self.provider, aliases=("other-name",), created=1_800_000_000)]
+        offers = offers or [
+            Offer(id="scripted", provider=self.provider, aliases=("other-name",), created=1_800_000_000)
+        ]
         self.app = create_app(offers, self.store, log=self.log, **options)
         self.service = self.app.state.service
         self.client = Client(self.app)

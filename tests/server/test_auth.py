@@ -136,7 +136,10 @@ def test_two_different_keys_in_one_request_are_refused(tmp_path):
     one, _ = served.store.create("one")
     two, _ = served.store.create("two")
     client = Client(served.app)
-    assert asyncio.run(client.post("/v1/chat/completions", CHAT, headers={"x-api-key": one, "x-goog-api-key": two})).status == 400
+    assert (
+        asyncio.run(client.post("/v1/chat/completions", CHAT, headers={"x-api-key": one, "x-goog-api-key": two})).status
+        == 400
+    )
     same = {"x-api-key": one, "authorization": f"Bearer {one}"}
     assert asyncio.run(client.post("/v1/chat/completions", CHAT, headers=same)).status == 200
 

@@ -20,7 +20,9 @@ def mutations(path: str) -> set[str]:
     for position in [i for i, letter in enumerate(path) if letter.isalpha()]:
         spelled.add(f"{path[:position]}%{ord(path[position]):02x}{path[position + 1 :]}")
         spelled.add(f"{path[:position]}%25{ord(path[position]):02x}{path[position + 1 :]}")
-    spelled |= {path + end for end in (";", ";x", "%00", "%0a", "%20", "%23", "%3f", "/.", "/..", "\x00", "é", "?", "|")}
+    spelled |= {
+        path + end for end in (";", ";x", "%00", "%0a", "%20", "%23", "%3f", "/.", "/..", "\x00", "é", "?", "|")
+    }
     spelled |= {f"http://localhost{path}", f"//localhost{path}", path.lstrip("/") or "*", "*", ""}
     return spelled - {path, path + "?"}
 
@@ -55,7 +57,8 @@ def test_escaped_colon_is_the_one_escape_that_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:4119", "127.0.0.1:4119", "[::1]:4119", "192.168.1.7", "LOCALHOST", "api.example:80"]
+    "host",
+    ["localhost", "localhost:4119", "127.0.0.1:4119", "[::1]:4119", "192.168.1.7", "LOCALHOST", "api.example:80"],
 )
 def test_served_hosts_are_served(tmp_path, host):
     served = Served(tmp_path, access=Access(hosts=("api.example",)))
@@ -66,15 +69,28 @@ FOREIGN_HOSTS = [
     *("", None, "evil.example", "localhost.evil.example", "evil.example:4119", "127.0.0.1.evil.example"),
     *("localhost@evil.example", "localhost:4119@evil.example", "evil.example/localhost", "evil.example?localhost"),
     *("localhost#", "localhost,evil.example", "localhost evil.example", "[::1", "[::1]x", "[evil.example]:1"),
-    *("localhost:port", "localhost:1:2", "api.example.", "xapi.example", "locälhost", "0x7f000001", "2130706433", "127.1"),
+    *(
+        "localhost:port",
+        "localhost:1:2",
+        "api.example.",
+        "xapi.example",
+        "locälhost",
+        "0x7f000001",
+        "2130706433",
+        "127.1",
+    ),
 ]
 
 
-@pytest.mark.parametrize("host", FOREIGN_HOSTS)
-@pytest.mark.parametrize("path", ["/health", "/v1/chat/completions"])
-def test_foreign_hosts_are_refused_even_where_no_key_is_needed(tmp_path, host, path):
+def test_foreign_hosts_are_refused_even_where_no_key_is_needed(tmp_path):
     served = Served(tmp_path, access=Access(hosts=("api.example",)))
-    assert asyncio.run(served.client.get(path, headers={"host": host})).status == 403
+
+    async def check():
+        for host in FOREIGN_HOSTS:
+            for path in ("/health", "/v1/chat/completions"):
+                assert (await served.client.get(path, headers={"host": host})).status == 403, host
+
+    asyncio.run(check())
 
 
 def test_any_host_is_served_where_that_was_asked_for(tmp_path):
@@ -83,7 +99,9 @@ def test_any_host_is_served_where_that_was_asked_for(tmp_path):
     assert asyncio.run(served.client.get("/health", headers={"host": "a/b"})).status == 403
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://localhost:4119", "http://localhost", "", "*"])
+@pytest.mark.parametrize(
+    "origin", ["http://evil.example", "null", "https://localhost:4119", "http://localhost", "", "*"]
+)
 def test_pages_of_other_origins_are_refused(tmp_path, origin):
     reply = asyncio.run(Served(tmp_path).client.post("/v1/chat/completions", CHAT, headers={"origin": origin}))
     assert reply.status == 403

@@ -113,7 +113,9 @@ def test_client_that_leaves_ends_its_answer_and_its_usage_is_counted(tmp_path, b
     assert (line["prompt_tokens"], line["completion_tokens"]) == (2, 2)
     page = served.service.metrics.page().decode()
     assert "small4_clients_left_total 1.0" in page
-    labels = 'gen_ai_operation_name="chat",gen_ai_request_model="scripted",gen_ai_token_type="output",is_estimate="true"'
+    labels = (
+        'gen_ai_operation_name="chat",gen_ai_request_model="scripted",gen_ai_token_type="output",is_estimate="true"'
+    )
     assert f"gen_ai_client_token_usage_sum{{{labels}}} 2.0" in page
 
 
