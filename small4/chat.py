@@ -13,6 +13,8 @@ EFFORTS: tuple[Effort, ...] = ("none", "high")
 # The release's card: 0.7 with reasoning; without, 0.0 to 0.7 by task, and 0.1 in its example. It names no other filter.
 TEMPERATURES: dict[Effort, float] = {"high": 0.7, "none": 0.1}
 
+MAX_ANSWERS = 8  # to one request
+
 # length: max_tokens were written; context: the context is full; filtered: a hosted provider withheld the rest
 FinishReason = Literal["stop", "length", "context", "tool_calls", "filtered", "aborted", "error"]
 
@@ -169,7 +171,7 @@ class ChatRequest:
     response_format: ResponseFormat | None = None  # None: free text
     effort: Effort = "none"
     sampling: Sampling = field(default_factory=Sampling)
-    num_answers: int = 1  # answers to the same prompt, 1 to 8, each drawn by itself
+    num_answers: int = 1  # answers to the same prompt, up to MAX_ANSWERS, each drawn by itself
     max_tokens: int | None = None  # tokens of output, thinking included; None: what the context leaves
     thinking_budget: int | None = None  # tokens of thought before the block is closed for the model
     stop: tuple[str, ...] = ()  # texts that end the answer where one is complete; up to 16 of up to 256 characters

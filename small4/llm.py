@@ -4,7 +4,7 @@ model = small4.load("nano")
 print(model.chat("17+48+36+25", effort="high").text)
 """
 
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
 from dataclasses import fields, replace
 from pathlib import Path
@@ -14,7 +14,18 @@ import torch
 from torch import Tensor
 
 from small4.answer import Answer, collect, collect_all
-from small4.chat import EFFORTS, ChatEvent, ChatRequest, Effort, Message, ResponseFormat, Sampling, Tool, ToolChoice
+from small4.chat import (
+    EFFORTS,
+    AnswerEvent,
+    ChatEvent,
+    ChatRequest,
+    Effort,
+    Message,
+    ResponseFormat,
+    Sampling,
+    Tool,
+    ToolChoice,
+)
 from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.load import (
     build_draft,
@@ -106,6 +117,11 @@ class LLM:
         return self.provider.context_length
 
     @property
+    def temperatures(self) -> Mapping[Effort, float]:
+        """What it is recommended to run at, by effort; `chat` does where no temperature is given."""
+        return self.provider.model.temperatures
+
+    @property
     def cache_tokens(self) -> int:
         """Tokens that the latent cache holds; where that is less than the context, it is what bounds an answer."""
         return self.provider.worker.engine.cache_plan.num_tokens
@@ -151,6 +167,10 @@ class LLM:
         """Answer a chat request event by event; the last one is `Finish`. Bad requests raise before the first event."""
         return ChatStream(self.provider.prepare(_of_one_answer(request)))
 
+    def events(self, request: ChatRequest) -> Generator[AnswerEvent, None, None]:
+        """The events of all answers to a request as they come, each with the number of its answer."""
+        return self.provider.prepare(request).start()
+
     async def stream_async(self, request: ChatRequest) -> AsyncGenerator[ChatEvent, None]:
         """`stream` for asyncio. Bad requests raise before the first event; leaving early aborts the answer."""
         async with aclosing(self.provider.stream(_of_one_answer(request), NOBODY)) as events:
@@ -187,14 +207,14 @@ class LLM:
         One that fails has the finish reason "error" and its error; where all fail, that is raised.
         """
         request = replace(self._request(messages, dict(options)), num_answers=n)
-        return collect_all(self.provider.prepare(request).start())
+        return collect_all(self.events(request))
 
     def _request(self, messages: str | Sequence[Message], options: dict[str, Any]) -> ChatRequest:
         effort = options.get("effort", "none")
         if effort not in EFFORTS:
             raise EffortError(f"unknown effort {effort!r}; choose one of {', '.join(EFFORTS)}")
         drawing = {field.name: options.pop(field.name) for field in fields(Sampling) if field.name in options}
-        drawing = {"temperature": self.provider.model.temperatures[effort], **drawing}
+        drawing = {"temperature": self.temperatures[effort], **drawing}
         stop = options.pop("stop", ())
         return ChatRequest(
             messages=(Message("user", messages),) if isinstance(messages, str) else tuple(messages),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from small4.answer import Answer, Gathering
 from small4.chat import ChatEvent, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart
 from small4.cli.ink import Ink
+from small4.cli.logprobs import logprobs_json
 from small4.cli.speaker import Speaker
 
 INDENT = "  "
@@ -118,8 +119,10 @@ def finish_note(answer: Answer, speaker: Speaker) -> str | None:
 def usage_note(told: Told) -> str:
     """Tokens and times of an answer, in one line."""
     usage = told.answer.usage
+    cached = f" ({usage.cached_tokens} of them from the cache)" if usage.cached_tokens else ""
     parts = [
-        f"{usage.prompt_tokens} tokens in, {usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)"
+        f"{usage.prompt_tokens} tokens in{cached}",
+        f"{usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)",
     ]
     if told.first_seconds is not None:
         parts.append(f"first after {told.first_seconds:.2f} s")
@@ -128,11 +131,12 @@ def usage_note(told: Told) -> str:
     return ", ".join(parts)
 
 
-def answer_json(told: Told, model: str, note: str) -> str:
-    """The whole answer as one JSON object."""
+def answer_json(told: Told, model: str, note: str, index: int | None = None) -> str:
+    """The whole answer as one JSON object; `index` is its number among several."""
     answer, usage = told.answer, told.answer.usage
     return json.dumps(
-        {
+        ({} if index is None else {"index": index})
+        | {
             "model": model,
             "model_note": note,
             "text": answer.text,
@@ -143,9 +147,11 @@ def answer_json(told: Told, model: str, note: str) -> str:
                 "prompt_tokens": usage.prompt_tokens,
                 "completion_tokens": usage.completion_tokens,
                 "reasoning_tokens": usage.reasoning_tokens,
+                "cached_tokens": usage.cached_tokens,
             },
             "seconds": round(told.seconds, 3),
             "first_token_seconds": None if told.first_seconds is None else round(told.first_seconds, 3),
-        },
+        }
+        | ({"logprobs": logprobs_json(answer.logprobs)} if answer.logprobs else {}),
         ensure_ascii=False,
     )

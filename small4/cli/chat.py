@@ -21,11 +21,14 @@ def chat_command(
     images: options.Images = None,
     effort: options.EffortWord = None,
     budget: options.Budget = None,
-    temperature: options.Temperature = 0.0,
+    temperature: options.Temperature = None,
     top_p: options.TopP = 1.0,
     top_k: options.TopK = None,
     min_p: options.MinP = 0.0,
     seed: options.Seed = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
@@ -34,15 +37,24 @@ def chat_command(
     skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
-    from small4.chat import Sampling
+    from small4.cli.drawing import check_drawing
     from small4.cli.ink import Ink
     from small4.cli.repl import Repl, Settings
     from small4.cli.request import check_wishes, parse_quant, parse_size
     from small4.cli.speaker import default_effort, load_speaker
 
-    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    drawing = check_drawing(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+    )
     wishes = check_wishes(
-        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
+        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, drawing=drawing
     )
     cache_bytes = parse_size(cache)
     speaker = load_speaker(
@@ -53,7 +65,7 @@ def chat_command(
         system=wishes.system,
         budget=wishes.budget,
         max_tokens=wishes.max_tokens,
-        sampling=wishes.sampling,
+        drawing=wishes.drawing,
         hide_reasoning=hide_reasoning,
         has_memory=not speaker.is_nano,  # it learned from single questions and loses its way in a conversation
     )

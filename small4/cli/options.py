@@ -15,11 +15,23 @@ EffortWord = Annotated[
 ]
 Budget = Annotated[int | None, typer.Option("--budget", metavar="N", help="Most tokens of thought.")]
 Temperature = Annotated[
-    float, typer.Option("--temperature", "--temp", "-T", metavar="T", help="0 takes the likeliest token.")
+    float | None,
+    typer.Option(
+        "--temperature", "--temp", "-T", metavar="T", help="0 takes the likeliest token. Left out: as recommended."
+    ),
 ]
 TopP = Annotated[float, typer.Option("--top-p", metavar="P", help="Smallest set of tokens with this probability.")]
 TopK = Annotated[int | None, typer.Option("--top-k", metavar="N", help="Only so many of the likeliest tokens.")]
 MinP = Annotated[float, typer.Option("--min-p", metavar="P", help="At least this share of the best probability.")]
+RepetitionPenalty = Annotated[
+    float, typer.Option("--repetition-penalty", metavar="X", help="Over 1: tokens of prompt and answer come less.")
+]
+PresencePenalty = Annotated[
+    float, typer.Option("--presence-penalty", metavar="X", help="Taken from the score of what the answer has.")
+]
+FrequencyPenalty = Annotated[
+    float, typer.Option("--frequency-penalty", metavar="X", help="The same, times how often it is there.")
+]
 Seed = Annotated[int | None, typer.Option("--seed", metavar="N", help="The same seed gives the same text.")]
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", metavar="N", help="Most tokens of an answer, thinking included.")

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from small4.answer import Answer
-from small4.chat import ChatRequest, Effort, ImagePart, Message, Sampling, TextPart, ThinkPart
+from small4.chat import ChatRequest, Effort, ImagePart, Message, TextPart, ThinkPart
 from small4.cli.answer import finish_note, follow
+from small4.cli.drawing import Drawing
 from small4.cli.failures import mendable
 from small4.cli.ink import Ink
 from small4.cli.request import check_text, parse_budget, parse_effort, read_image, user_message
@@ -27,7 +28,7 @@ class Settings:
     system: str | None = None
     budget: int | None = None  # tokens of thought
     max_tokens: int | None = None
-    sampling: Sampling = field(default_factory=Sampling)
+    drawing: Drawing = field(default_factory=Drawing)
     hide_reasoning: bool = False
     has_memory: bool = True  # earlier questions and answers go with the next question
 
@@ -84,7 +85,7 @@ class Repl:
         request = ChatRequest(
             messages=(*self._system(), *(self.messages if self.settings.has_memory else ()), question),
             effort=self.settings.effort,
-            sampling=self.settings.sampling,
+            sampling=self.settings.drawing.at(self.settings.effort, self.speaker.temperatures),
             max_tokens=self.settings.max_tokens,
             thinking_budget=self.settings.budget,
         )

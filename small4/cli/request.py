@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from small4.chat import EFFORTS, Effort, ImagePart, Message, Sampling, TextPart
-from small4.engine.sampling_rules import check_sampling
+from small4.chat import EFFORTS, MAX_ANSWERS, Effort, ImagePart, Message, TextPart
+from small4.cli.drawing import Drawing
 from small4.errors import ConfigError, EffortError, ImageError, RequestError, SamplingError
 
 
@@ -21,7 +21,7 @@ class Wishes:
     images: tuple[ImagePart, ...]
     budget: int | None
     max_tokens: int | None
-    sampling: Sampling
+    drawing: Drawing
 
 
 def check_wishes(
@@ -31,17 +31,16 @@ def check_wishes(
     images: Sequence[Path] | None,
     budget: int | None,
     max_tokens: int | None,
-    sampling: Sampling,
+    drawing: Drawing,
 ) -> Wishes:
     """Refuse at once what no model would take: loading one may take minutes."""
-    check_sampling(sampling)
     return Wishes(
         effort=None if effort is None else parse_effort(effort),
         system=None if system is None else check_text(system),
         images=tuple(read_image(path) for path in images or ()),
         budget=check_budget(budget),
         max_tokens=check_max_tokens(max_tokens),
-        sampling=sampling,
+        drawing=drawing,
     )
 
 
@@ -89,6 +88,12 @@ def parse_size(text: str | None) -> int | None:
     if found is None:
         raise ConfigError(f"a size is a number with K, M, G or T behind it, as 512M or 4G, not {text[:40]!r}")
     return int(float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1)) if found[2] else int(float(found[1]))
+
+
+def check_num_answers(num_answers: int) -> None:
+    """At least 1, and no more than one request may have."""
+    if not 1 <= num_answers <= MAX_ANSWERS:
+        raise SamplingError(f"-n is {num_answers}; there may be 1 to {MAX_ANSWERS} answers")
 
 
 def check_max_tokens(max_tokens: int | None) -> int | None:

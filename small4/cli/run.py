@@ -9,6 +9,7 @@ from small4.cli import options
 
 if TYPE_CHECKING:
     from small4.chat import ChatRequest
+    from small4.cli.answer import Told
     from small4.cli.speaker import Speaker
 
 
@@ -21,11 +22,21 @@ def run_command(
     images: options.Images = None,
     effort: options.EffortWord = None,
     budget: options.Budget = None,
-    temperature: options.Temperature = 0.0,
+    temperature: options.Temperature = None,
     top_p: options.TopP = 1.0,
     top_k: options.TopK = None,
     min_p: options.MinP = 0.0,
     seed: options.Seed = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    presence_penalty: options.PresencePenalty = 0.0,
+    frequency_penalty: options.FrequencyPenalty = 0.0,
+    logprobs: Annotated[
+        int | None,
+        typer.Option(
+            "--logprobs", metavar="K", help="How sure it was of each token, and of the K likeliest ones there."
+        ),
+    ] = None,
+    num_answers: Annotated[int, typer.Option("-n", metavar="N", help="So many answers, each drawn by itself.")] = 1,
     max_tokens: options.MaxTokens = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
@@ -36,15 +47,27 @@ def run_command(
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
 ) -> None:
     """Ask one question: small4 run nano "17+48+36"."""
-    from small4.chat import ChatRequest, Message, Sampling
-    from small4.cli.request import check_wishes, parse_quant, parse_size, user_message
+    from small4.chat import ChatRequest, Message
+    from small4.cli.drawing import check_drawing
+    from small4.cli.request import check_num_answers, check_wishes, parse_quant, parse_size, user_message
     from small4.cli.speaker import default_effort, load_speaker
     from small4.hub.names import NANO
 
+    check_num_answers(num_answers)
     model, question = sort_words(model, prompt)
-    sampling = Sampling(temperature=temperature, top_p=top_p, top_k=top_k, min_p=min_p, seed=seed)
+    drawing = check_drawing(
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        min_p=min_p,
+        seed=seed,
+        repetition_penalty=repetition_penalty,
+        presence_penalty=presence_penalty,
+        frequency_penalty=frequency_penalty,
+        logprobs=logprobs,
+    )
     wishes = check_wishes(
-        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, sampling=sampling
+        effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, drawing=drawing
     )
     messages = (
         *(() if wishes.system is None else (Message("system", wishes.system),)),
@@ -58,14 +81,17 @@ def run_command(
         quant=parse_quant(quant),
         draft=draft,
     )
+    settled = wishes.effort or default_effort(speaker)
     request = ChatRequest(
         messages=messages,
-        effort=wishes.effort or default_effort(speaker),
-        sampling=wishes.sampling,
+        effort=settled,
+        sampling=wishes.drawing.at(settled, speaker.temperatures),
+        num_answers=num_answers,
         max_tokens=wishes.max_tokens,
         thinking_budget=wishes.budget,
     )
-    if not answer_once(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
+    answer = answer_once if num_answers == 1 else answer_several
+    if not answer(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
         raise typer.Exit(130)
 
 
@@ -92,20 +118,66 @@ def answer_once(
     speaker: "Speaker", request: "ChatRequest", *, hide_reasoning: bool, show_usage: bool, as_json: bool
 ) -> bool:
     """Ask and print; false if Ctrl-C ended the answer."""
-    from small4.cli.answer import answer_json, finish_note, follow, usage_note
+    from small4.cli.answer import follow, usage_note
     from small4.cli.ink import Ink
     from small4.cli.speaker import label
 
     out, err = Ink(sys.stdout), Ink(sys.stderr)
     if as_json:
         told = follow(speaker.stream(request), thoughts=None, text=None)
-        print(answer_json(told, speaker.name, label(speaker)))
     else:
         err.line(label(speaker), "dim")
         told = follow(speaker.stream(request), thoughts=None if hide_reasoning else err, text=out)
-    if note := finish_note(told.answer, speaker):
-        err.line(note, "dim")
+    finish(speaker, told, as_json=as_json)
     if show_usage and not as_json:
         err.line(usage_note(told), "dim")
         err.line(speaker.cache_note, "dim")
     return told.answer.finish_reason != "aborted"
+
+
+def answer_several(
+    speaker: "Speaker", request: "ChatRequest", *, hide_reasoning: bool, show_usage: bool, as_json: bool
+) -> bool:
+    """Ask and print all answers in order; false if Ctrl-C ended them. In JSON, each answer is a line."""
+    from small4.cli.answer import Told, follow
+    from small4.cli.ink import Ink
+    from small4.cli.several import one_by_one, several_usage_note
+    from small4.cli.speaker import label
+
+    out, err, answers = Ink(sys.stdout), Ink(sys.stderr), list["Told"]()
+    if not as_json:
+        err.line(label(speaker), "dim")
+        if request.sampling.temperature == 0.0:
+            err.line("(at temperature 0 all answers are alike; -T 0.7 draws them apart)", "dim")
+    try:
+        for whole in one_by_one(speaker.events(request)):
+            if not as_json:
+                err.line(f"answer {whole.index + 1} of {request.num_answers}", "label")
+            thoughts, text = (None, None) if as_json else (None if hide_reasoning else err, out)
+            told = Told(follow(iter(whole.events), thoughts=thoughts, text=text).answer, whole.seconds, None)
+            finish(speaker, told, as_json=as_json, index=whole.index)
+            answers.append(told)
+    except KeyboardInterrupt:
+        err.line(f"(stopped after {len(answers)} of {request.num_answers} answers)", "dim")
+        return False
+    if show_usage and not as_json:
+        err.line(several_usage_note([told.answer for told in answers], max(told.seconds for told in answers)), "dim")
+        err.line(speaker.cache_note, "dim")
+    return True
+
+
+def finish(speaker: "Speaker", told: "Told", *, as_json: bool, index: int | None = None) -> None:
+    """What is said of an answer once it is whole: all of it as JSON, or how sure it was, and why it was cut off."""
+    from small4.cli.answer import answer_json, finish_note
+    from small4.cli.ink import Ink
+    from small4.cli.logprobs import logprob_rows
+    from small4.cli.speaker import label
+
+    err = Ink(sys.stderr)
+    if as_json:
+        print(answer_json(told, speaker.name, label(speaker), index))
+    elif told.answer.logprobs:
+        for row in logprob_rows(told.answer.logprobs):
+            err.line(row, "dim")
+    if note := finish_note(told.answer, speaker):
+        err.line(note, "dim")

@@ -1,10 +1,10 @@
 """The part of `small4.llm.LLM` that the command line talks to, and how it is loaded."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Protocol
 
-from small4.chat import ChatEvent, ChatRequest, Effort
+from small4.chat import AnswerEvent, ChatEvent, ChatRequest, Effort
 from small4.cli.ink import Ink
 from small4.hub.names import locate
 from small4.providers.provider import NANO_NOTE
@@ -32,7 +32,12 @@ class Speaker(Protocol):
     @property
     def cache_note(self) -> str: ...
 
+    @property
+    def temperatures(self) -> Mapping[Effort, float]: ...
+
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]: ...
+
+    def events(self, request: ChatRequest) -> Iterator[AnswerEvent]: ...
 
 
 def load_speaker(

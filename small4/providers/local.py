@@ -12,7 +12,7 @@ from threading import Lock
 
 import torch
 
-from small4.chat import EFFORTS, TEMPERATURES, AnswerEvent, ChatRequest, FinishReason
+from small4.chat import EFFORTS, MAX_ANSWERS, TEMPERATURES, AnswerEvent, ChatRequest, FinishReason
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest, Output
 from small4.engine.sampling_rules import ending_ids
@@ -34,7 +34,6 @@ from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import Prompt, render
 
 MAX_CONTEXT = 262_144  # tokens that the release answers for
-MAX_ANSWERS = 8  # to one request
 NANO_WIDTH = 256  # at most; it tells a demonstration model, whoever trained it
 NOBODY = Caller()
 

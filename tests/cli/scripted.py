@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from small4.chat import ChatEvent, ChatRequest, Finish, ReasoningDelta, TextDelta, Usage
+from small4.chat import TEMPERATURES, AnswerEvent, ChatEvent, ChatRequest, Finish, ReasoningDelta, TextDelta, Usage
 
 NANO_LABEL = "nano (a small demonstration model of the same architecture, not Mistral Small 4)"
 SUM: tuple[ChatEvent, ...] = (
@@ -30,6 +30,7 @@ class ScriptedSpeaker:
         self.is_nano = is_nano
         self.context_length = context_length
         self.cache_tokens = cache_tokens
+        self.temperatures = TEMPERATURES
         self.cache_note = "cache: 1 block"
 
     def stream(self, request: ChatRequest) -> Iterator[ChatEvent]:
@@ -39,3 +40,11 @@ class ScriptedSpeaker:
             if isinstance(event, BaseException):
                 raise event
             yield event
+
+    def events(self, request: ChatRequest) -> Iterator[AnswerEvent]:
+        """As many answers as are asked for, the next scripts in turn, each event of one beside that of the others."""
+        streams = [list(self.stream(request)) for _ in range(request.num_answers)]
+        for place in range(max(map(len, streams))):
+            for index, stream in enumerate(streams):
+                if place < len(stream):
+                    yield AnswerEvent(index, stream[place])

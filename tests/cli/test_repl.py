@@ -80,6 +80,12 @@ def test_effort_and_budget_hold_for_the_next_questions() -> None:
     assert "thinking budget 40 tokens" in text
 
 
+def test_the_temperature_goes_with_the_effort_unless_it_is_given() -> None:
+    speaker = ScriptedSpeaker()
+    converse(speaker, "/effort high", "a", "/effort none", "b")
+    assert [request.sampling.temperature for request in speaker.requests] == [0.7, 0.1]
+
+
 def test_an_image_that_cannot_be_decoded_is_refused_when_it_is_attached(tmp_path: Path) -> None:
     (tmp_path / "dot.png").write_bytes(DOT[:40])
     text, repl = converse(ScriptedSpeaker(), f"/image {tmp_path / 'dot.png'}")
