@@ -148,6 +148,10 @@ class UnknownPathError(Small4Error):
     """No such path, object or method."""
 
 
+class UnknownResponseError(UnknownPathError):
+    """No response of that id is kept for this caller."""
+
+
 class TooLargeError(Small4Error):
     """The body is larger than the limit that the message names."""
 

@@ -21,6 +21,7 @@ from small4.errors import (
     TooLargeError,
     UnknownModelError,
     UnknownPathError,
+    UnknownResponseError,
     UpstreamError,
 )
 
@@ -71,6 +72,12 @@ _KINDS: tuple[tuple[type[Small4Error], Kind], ...] = (  # the first that fits
 )
 
 
+_CODES: tuple[tuple[type[Small4Error], str], ...] = (
+    (ContextLengthError, "context_length_exceeded"),
+    (UnknownResponseError, "previous_response_not_found"),
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Why a request got no answer, or only part of one."""
@@ -95,7 +102,7 @@ def problem_of(error: Exception) -> Problem:
                 kind,
                 str(error),
                 param=error.param if isinstance(error, FieldError) else None,
-                code="context_length_exceeded" if isinstance(error, ContextLengthError) else None,
+                code=next((code for kind_of_error, code in _CODES if isinstance(error, kind_of_error)), None),
                 retry_after_seconds=_retry_after(error),
             )
     return Problem("internal", INTERNAL_MESSAGE)
