@@ -80,6 +80,18 @@ class Ignored:
             if name not in known and value is not None:
                 self.add(f"{path}.{name}".lstrip("."))
 
+    def unknown_within(self, fields: Mapping[str, Any], struct: msgspec.Struct, path: str = "") -> None:
+        """Take the unknown fields of a struct and of all structs in it; `fields` is what it was converted from."""
+        self.unknown(fields, type(struct), path)
+        for name, encoded in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
+            value, place = getattr(struct, name), f"{path}.{encoded}".lstrip(".")
+            if isinstance(value, msgspec.Struct):
+                self.unknown_within(fields[encoded], value, place)
+            elif isinstance(value, list):
+                for raw, item in zip(fields[encoded], value, strict=True):
+                    if isinstance(item, msgspec.Struct):
+                        self.unknown_within(raw, item, place)
+
     def set(self, struct: msgspec.Struct, names: Iterable[str], path: str = "") -> None:
         """Take those of the named fields that the caller set: fields that are known and change nothing."""
         for name in names:
