@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from benchmarks.report import print_table, write_results
 from small4.kernels.ops import Kernels, Weight, backend
-from small4.kernels.quantized import Kind, PackedWeight, pack
+from small4.kernels.quantized import Kind, PackedWeight
 from small4.kernels.reference import paged_latent_attention
 
 ROWS = COLUMNS = 1024
@@ -49,7 +50,10 @@ def main() -> int:
     torch.set_num_threads(arguments.threads)
     both = {"small4": backend(), "torch": backend(native=False)}
     print(f"small4: {both['small4'].name}")
-    cases = [*linear_cases(both, arguments.tokens), *expert_cases(both, arguments.tokens), *attention_cases(both)]
+    cases = [
+        *(*pack_cases(both), *linear_cases(both, arguments.tokens), *expert_cases(both, arguments.tokens)),
+        *attention_cases(both),
+    ]
     pool = torch.ones(POOL_BYTES // 8, dtype=torch.int64)
     with torch.inference_mode():
         probe = [read_rate(pool) for _ in range(arguments.repeats)]
@@ -59,6 +63,17 @@ def main() -> int:
     print(f"memory read: {memory / 1e9:.1f} GB/s")
     report(arguments, both["small4"].name, cases, seconds, memory)
     return 0
+
+
+def pack_cases(both: dict[str, Kernels]) -> list[Case]:
+    """Packing a matrix; operations are weights."""
+    dense = (torch.randn(ROWS, COLUMNS) / 32).to(torch.bfloat16)
+    kinds: tuple[Kind, ...] = ("int4", "int8")
+    return [
+        Case(f"pack {kind}", contender, partial(kernels.pack, dense, kind), dense.nbytes, dense.numel())
+        for kind in kinds
+        for contender, kernels in both.items()
+    ]
 
 
 def linear_cases(both: dict[str, Kernels], tokens: Sequence[int]) -> list[Case]:
@@ -154,7 +169,7 @@ def pool_of(dense: Tensor, kind: Kind | None) -> list[Weight]:
 
 
 def stored(dense: Tensor, kind: Kind | None) -> Weight:
-    return dense.to(torch.bfloat16).contiguous() if kind is None else pack(dense, kind)
+    return dense.to(torch.bfloat16).contiguous() if kind is None else backend().pack(dense, kind)
 
 
 def size_of(weight: Weight) -> float:
@@ -173,7 +188,7 @@ def measure(cases: Sequence[Case], repeats: int) -> list[list[float]]:
     seconds: list[list[float]] = [[] for _ in cases]
     for round_number in range(repeats + 1):
         for case, values in zip(cases, seconds, strict=True):
-            calls = INNER if case.num_operations < 2e8 else 4
+            calls = 4 if case.num_operations >= 2e8 or case.name.startswith("pack") else INNER
             case.run()
             time.sleep(0.005)  # the workers of the contender before stop spinning
             begin = time.perf_counter()

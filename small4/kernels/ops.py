@@ -1,5 +1,6 @@
 """The operations that have more than one implementation, and the place that picks one.
 
+    pack(weight, kind)                      quantized.pack
     linear(weight)(x)                       x W^T                       weight: packed int8 or int4, or bfloat16
     experts(w13, w2, shared)(x, p, ids)     sum_k p_k expert_ids_k(x) + shared(x)
     block(weights)                          all of a layer but its attention, or None where nothing is fused
@@ -16,7 +17,7 @@ from typing import Protocol
 from torch import Tensor
 
 from small4.kernels.block import BlockWeights
-from small4.kernels.quantized import PackedWeight
+from small4.kernels.quantized import Kind, PackedWeight
 
 Weight = PackedWeight | Tensor
 Product = Callable[[Tensor], Tensor]  # x [T, D] -> [T, rows]
@@ -37,6 +38,8 @@ class Kernels(Protocol):
     """One implementation of every operation."""
 
     name: str
+
+    def pack(self, weight: Tensor, kind: Kind) -> PackedWeight: ...
 
     def linear(self, weight: Weight) -> Product: ...
 

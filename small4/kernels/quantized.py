@@ -63,11 +63,8 @@ def strip_bytes(kind: Kind, columns: int) -> int:
 
 def pack(weight: Tensor, kind: Kind) -> PackedWeight:
     """Quantise and pack a matrix [rows, columns] or a stack [..., rows, columns]; columns are a multiple of 32."""
-    *stack, rows, columns = weight.shape
-    if not can_pack(columns):
-        raise ValueError(f"rows of {columns} columns do not divide into groups of {GROUP}")
-    num_strips = -(-rows // STRIP)
-    strips = torch.empty(*stack, num_strips, strip_bytes(kind, columns), dtype=torch.uint8)
+    packed_weight = empty(weight, kind)
+    rows, columns, strips = packed_weight.rows, packed_weight.columns, packed_weight.strips
     step = max(1, PIECE // (STRIP * columns)) * STRIP
     for matrix, out in zip(weight.reshape(-1, rows, columns), strips.view(-1, *strips.shape[-2:]), strict=True):
         for start in range(0, rows, step):
@@ -76,6 +73,15 @@ def pack(weight: Tensor, kind: Kind) -> PackedWeight:
             groups = padded.view(len(padded), -1, GROUP)
             packed = _pack_int4(groups) if kind == "int4" else _pack_int8(groups)
             out[start // STRIP : start // STRIP + len(packed)] = packed
+    return packed_weight
+
+
+def empty(weight: Tensor, kind: Kind) -> PackedWeight:
+    """Memory for a weight that is to be packed."""
+    *stack, rows, columns = weight.shape
+    if not can_pack(columns):
+        raise ValueError(f"rows of {columns} columns do not divide into groups of {GROUP}")
+    strips = torch.empty(*stack, -(-rows // STRIP), strip_bytes(kind, columns), dtype=torch.uint8)
     return PackedWeight(kind, rows, columns, strips)
 
 
@@ -108,16 +114,24 @@ def fit_int4(groups: Tensor) -> tuple[Tensor, Tensor]:
     """Scale and low of each group for w = scale code - low, by least squares in turn with the choice of the codes."""
     low = (-groups.amin(-1, keepdim=True)).clamp_(min=0)
     scale = _positive((groups.amax(-1, keepdim=True) + low) / 15)
-    mean = groups.mean(-1, keepdim=True)
+    mean = _sum_in_halves(groups) / GROUP
     for _ in range(REFITS):
         codes = ((groups + low) / scale).round_().clamp_(0, 15)
         middle = codes.mean(-1, keepdim=True)
         codes -= middle
         spread = codes.square().sum(-1, keepdim=True)
-        slope = (codes * groups).sum(-1, keepdim=True) / _positive(spread)
+        slope = _sum_in_halves(codes * groups) / _positive(spread)
         scale = torch.where(spread > 0, _positive(slope), scale)
         low = torch.where(spread > 0, scale * middle - mean, low).clamp_(min=0)
     return scale[..., 0], low[..., 0]
+
+
+def _sum_in_halves(groups: Tensor) -> Tensor:
+    """Sums over the last dimension in an order that others can follow; that of torch depends on its build."""
+    while groups.shape[-1] > 1:
+        first, second = groups.chunk(2, -1)
+        groups = first + second
+    return groups
 
 
 def _positive(values: Tensor) -> Tensor:

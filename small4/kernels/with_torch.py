@@ -12,7 +12,7 @@ from small4.kernels.attention import paged_decode_attention
 from small4.kernels.block import BlockWeights
 from small4.kernels.experts import few_experts, sorted_experts
 from small4.kernels.linear import linear
-from small4.kernels.quantized import GROUP, PackedWeight, codes_and_scales
+from small4.kernels.quantized import GROUP, Kind, PackedWeight, codes_and_scales, pack
 from small4.kernels.reference import swiglu
 
 Weight = PackedWeight | Tensor
@@ -24,6 +24,9 @@ class TorchKernels:
 
     def __init__(self, reason: str) -> None:
         self.name = f"torch ({reason})"
+
+    def pack(self, weight: Tensor, kind: Kind) -> PackedWeight:
+        return pack(weight, kind)
 
     def linear(self, weight: Weight) -> "TorchLinear":
         return TorchLinear(weight)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from small4.errors import ConfigError
 from small4.kernels.ops import Kernels, backend
-from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack, pack
+from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack
 from small4.model.draft_head import DraftHead
 from small4.model.fused import fuse
 from small4.model.layers import SwiGLU
@@ -39,7 +39,7 @@ def quantize_model(
             packer.pack_block(block)
         head = model.output.weight if isinstance(model.output, Linear) else model.tok_embeddings.weight
         if can_pack(head.shape[-1]):
-            model.output = PackedLinear(pack(head, "int8"), packer.kernels)
+            model.output = PackedLinear(packer.kernels.pack(head, "int8"), packer.kernels)
     fuse_model(model, packer.kernels)
 
 
@@ -88,7 +88,7 @@ class _Packer:
             for name, child in list(parent.named_children()):
                 if isinstance(child, Linear) and name not in PLAIN and can_pack(child.in_features):
                     kind = "int8" if name == "wkv_a_with_mqa" else self.kind_for(child.weight)
-                    setattr(parent, name, PackedLinear(pack(child.weight, kind), self.kernels))
+                    setattr(parent, name, PackedLinear(self.kernels.pack(child.weight, kind), self.kernels))
 
     def pack_experts(self, block: Block) -> None:
         """Routed and shared experts together, all of one kind; where a width forbids it they stay as they are."""
@@ -97,11 +97,13 @@ class _Packer:
             return
         kind = min(self.kind_for(experts.w13), self.kind_for(experts.w2), key=("int8", "int4").index)
         packed_shared = None if shared is None else self.pack_shared(shared, kind)
-        block.experts = PackedExperts(pack(experts.w13, kind), pack(experts.w2, kind), packed_shared, self.kernels)
+        w13, w2 = self.kernels.pack(experts.w13, kind), self.kernels.pack(experts.w2, kind)
+        block.experts = PackedExperts(w13, w2, packed_shared, self.kernels)
         block.shared_experts = None
 
     def pack_shared(self, shared: SwiGLU, kind: Kind) -> tuple[PackedWeight, PackedWeight]:
-        return pack(torch.cat([shared.w1.weight, shared.w3.weight]), kind), pack(shared.w2.weight, kind)
+        w13 = torch.cat([shared.w1.weight, shared.w3.weight])
+        return self.kernels.pack(w13, kind), self.kernels.pack(shared.w2.weight, kind)
 
     def kind_for(self, weight: Tensor) -> Kind:
         return "int8" if weight.shape[-1] < self.min_int4_columns else self.kind

@@ -60,6 +60,14 @@ const Isa* small4_isa(const char* name) { return supported(name); }
 
 const char* small4_isa_name(const Isa* cpu) { return cpu->name; }
 
+int small4_pack(const Isa* cpu, int threads, const Weight* shape, int64_t matrices, const void* plain, int type,
+                void* strips) {
+    return guarded([&] {
+        Call call(cpu, threads);
+        pack_weights(call, *shape, matrices, plain, type, static_cast<uint8_t*>(strips));
+    });
+}
+
 int small4_linear(const Isa* cpu, int threads, const Weight* w, const void* x, int type, int64_t num, void* out) {
     return guarded([&] {
         Call call(cpu, threads);

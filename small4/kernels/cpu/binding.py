@@ -51,6 +51,7 @@ class PagedAttentionStruct(ctypes.Structure):
 class Library:
     isa: int  # address of the instruction set's functions
     name: str
+    pack: Callable[..., int]
     linear: Callable[..., int]
     experts: Callable[..., int]
     attention: Callable[..., int]
@@ -64,6 +65,7 @@ def load_library(path: Path, isa: str | None) -> Library:
     library = ctypes.CDLL(str(path))
     library.small4_isa.restype, library.small4_isa.argtypes = pointer, [ctypes.c_char_p]
     library.small4_isa_name.restype, library.small4_isa_name.argtypes = ctypes.c_char_p, [pointer]
+    library.small4_pack.argtypes = [pointer, integer, pointer, number, pointer, integer, pointer]
     library.small4_linear.argtypes = [pointer, integer, pointer, pointer, integer, number, pointer]
     library.small4_experts.argtypes = [
         *(pointer, integer, pointer, number, pointer),
@@ -87,7 +89,7 @@ def load_library(path: Path, isa: str | None) -> Library:
         raise ValueError(f"this processor has no {isa}")
     name = library.small4_isa_name(address).decode()
     return Library(
-        *(address, name, library.small4_linear, library.small4_experts, library.small4_attention),
+        *(address, name, library.small4_pack, library.small4_linear, library.small4_experts, library.small4_attention),
         *(library.small4_block_front, library.small4_block_back),
     )
 

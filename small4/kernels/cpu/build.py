@@ -21,7 +21,10 @@ SOURCES = Path(__file__).parent
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-pthread", "-ffp-contract=fast", "-fvisibility=default")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx2", "-mfma")
-FLAGS_OF = {"avx512.cpp": AVX512, "avx2.cpp": ("-mavx2", "-mfma")}  # on x86-64; elsewhere these files are empty
+AVX2 = ("-mavx2", "-mfma")
+# On x86-64; elsewhere these files are empty.
+FLAGS_OF = {"avx512.cpp": AVX512, "avx2.cpp": AVX2, "pack_avx512.cpp": AVX512, "pack_avx2.cpp": AVX2}
+UNFUSED = ("-ffp-contract=off",)  # for the packer, which rounds as its definition does
 BUILD_SECONDS = 300  # a compiler that takes longer hangs
 
 
@@ -48,7 +51,13 @@ def find_or_build() -> Path:
 
 def digest() -> str:
     """Over all that decides what the library does."""
-    parts = [platform.system(), platform.machine(), *FLAGS, *(flag for flags in FLAGS_OF.values() for flag in flags)]
+    parts = [
+        platform.system(),
+        platform.machine(),
+        *FLAGS,
+        *UNFUSED,
+        *(flag for flags in FLAGS_OF.values() for flag in flags),
+    ]
     for path in sorted([*SOURCES.glob("*.cpp"), *SOURCES.glob("*.h")]):
         parts += [path.name, path.read_text(encoding="utf-8")]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
@@ -71,6 +80,7 @@ def build(library: Path) -> None:
         commands = []
         for source in sorted(SOURCES.glob("*.cpp")):
             flags = FLAGS_OF.get(source.name, ()) if is_x86 else ()
+            flags += UNFUSED if source.name.startswith("pack_") else ()
             commands.append([compiler, *FLAGS, *flags, "-c", str(source), "-o", f"{scratch}/{source.stem}.o"])
         run_all(commands)
         objects = [command[-1] for command in commands]

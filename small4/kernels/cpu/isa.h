@@ -34,14 +34,19 @@ struct Isa {
     float (*dot)(const float* a, const float* b, int64_t count);
     void (*add_scaled)(float factor, const float* in, int64_t count, float* out);
     float (*exponential)(float x);
+    // The first num of 16 rows of plain weights, the others missing, become a strip: see pack_kernels.h.
+    void (*pack)(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
     // out[l] += sum over the rows p of factors[p] * rows[p][l], rows in PLAIN or WIDE.
     void (*add_rows)(int kind, const void* rows, const float* factors, int64_t num, int64_t columns, float* out);
 };
 
 extern const Isa PLAIN_ISA;
+void pack_plain(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
 #if defined(__x86_64__)
 extern const Isa AVX2_ISA;
 extern const Isa AVX512_ISA;
+void pack_avx2(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
+void pack_avx512(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
 #endif
 
 static inline int64_t strip_bytes(int kind, int64_t columns) {

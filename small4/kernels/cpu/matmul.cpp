@@ -119,6 +119,17 @@ void output_strip(const Isa& cpu, const Pairs& pairs, int64_t strip, const Rows&
 
 }  // namespace
 
+void pack_weights(Call& call, const Weight& shape, int64_t matrices, const void* plain, int type, uint8_t* out) {
+    const int64_t strips = num_strips(shape), bytes = strip_bytes(int(shape.kind), shape.columns);
+    const int64_t row_bytes = shape.columns * (type == FLOAT32 ? 4 : 2);
+    call.each(matrices * strips, true, [&](int64_t piece) {
+        int64_t matrix = piece / strips, row = piece % strips * STRIP;
+        int64_t num = shape.rows - row < STRIP ? shape.rows - row : STRIP;
+        const char* from = static_cast<const char*>(plain) + (matrix * shape.rows + row) * row_bytes;
+        call.cpu.pack(int(shape.kind), from, type, num, shape.columns, out + piece * bytes);
+    });
+}
+
 void round_rows(Call& call, int kind, const Rows& rows, int64_t num) {
     if (!has_codes(kind)) return;
     call.each(num, num * rows.columns > 16384,

@@ -30,6 +30,9 @@ inline const uint8_t* strip_data(const Weight& w, int64_t matrix, int64_t strip)
     return has_codes(w.kind) ? start + strip * bytes : start + strip_row(w, strip) * (bytes / STRIP);
 }
 
+// Plain weights [matrices, rows, columns] of a type become strips, which lie in `out`.
+void pack_weights(Call& call, const Weight& shape, int64_t matrices, const void* plain, int type, uint8_t* out);
+
 // Codes of num rows whose values are in place; nothing to do for plain kinds.
 void round_rows(Call& call, int kind, const Rows& rows, int64_t num);
 

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from small4.kernels.block import BlockWeights
 from small4.kernels.cpu.binding import (
+    KINDS,
     TYPES,
     Library,
     PagedAttentionStruct,
     Weight,
+    WeightStruct,
     check_rows,
     check_tensors,
     experts_struct,
@@ -24,7 +26,7 @@ from small4.kernels.cpu.binding import (
     struct_of,
 )
 from small4.kernels.cpu.native_block import NativeBlock
-from small4.kernels.quantized import PackedWeight
+from small4.kernels.quantized import Kind, PackedWeight, empty, pack
 
 MAX_WIDTH, LANES = 1024, 16  # of a cached row, in values; attention.h and kernels.h
 
@@ -35,6 +37,20 @@ class NativeKernels:
     def __init__(self, path: Path, isa: str | None = None) -> None:
         self._library = load_library(path, isa)
         self.name = self._library.name
+
+    def pack(self, weight: Tensor, kind: Kind) -> PackedWeight:
+        """`quantized.pack`, bit for bit."""
+        if weight.dtype not in TYPES or weight.device.type != "cpu":
+            return pack(weight, kind)
+        packed, plain = empty(weight, kind), weight.detach().contiguous()
+        shape = WeightStruct(KINDS[kind], packed.rows, packed.columns, packed.strips.data_ptr())
+        code = self._library.pack(
+            *(self._library.isa, torch.get_num_threads(), ctypes.addressof(shape)),
+            *(plain.numel() // (packed.rows * packed.columns), plain.data_ptr(), TYPES[plain.dtype]),
+            packed.strips.data_ptr(),
+        )
+        raise_for(code, "")
+        return packed
 
     def linear(self, weight: Weight) -> "NativeLinear":
         return NativeLinear(self._library, weight)

@@ -116,5 +116,5 @@ void strip_int8(const uint8_t* strip, const Rows& rows, int64_t first, int64_t n
 
 #include "kernels.h"
 
-DEFINE_ISA(AVX512_ISA, "avx512-vnni");
+DEFINE_ISA(AVX512_ISA, "avx512-vnni", pack_avx512);
 #endif

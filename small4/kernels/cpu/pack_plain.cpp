@@ -1,0 +1,4 @@
+// The packer for any processor.
+#include "pack_kernels.h"
+
+DEFINE_PACK(pack_plain)
