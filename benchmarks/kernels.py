@@ -20,6 +20,7 @@ from torch import Tensor
 
 from benchmarks.report import print_table, write_results
 from small4.kernels.ops import Kernels, Weight, backend
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import Kind, PackedWeight
 from small4.kernels.reference import paged_latent_attention
 
@@ -134,29 +135,38 @@ def expert_case(
 
 
 def attention_cases(both: dict[str, Kernels]) -> list[Case]:
-    """Decode over pages at the release's latent width, 8 heads."""
+    """Decode over pages at the release's latent width, 8 heads; torch's contender is the definition."""
     cases = []
     for num_sequences, length in ((1, 512), (1, 4096), (8, 512), (8, 4096)):
-        blocks = length // 64
-        rows_PBC = torch.randn(num_sequences * blocks, 64, 320).to(torch.bfloat16)
-        tables = torch.randperm(num_sequences * blocks).view(num_sequences, blocks).to(torch.int32)
-        starts = torch.arange(num_sequences + 1, dtype=torch.int32)
-        lengths = torch.full((num_sequences,), length, dtype=torch.int32)
-        query = torch.randn(num_sequences, 8, 320).to(torch.bfloat16)
-        call = (query, rows_PBC, tables, starts, lengths, 256, 0.1)
-        for contender, kernels in both.items():
-            run = kernels.paged_latent_attention if contender == "small4" else paged_latent_attention
+        for name in ("bf16", "fp8"):
+            pages = random_pages(num_sequences, length, is_fp8=name == "fp8")
+            query = torch.randn(num_sequences, 8, 320).to(torch.bfloat16)
             operations = 2.0 * num_sequences * length * 8 * (320 + 256)
-            cases.append(
-                Case(
-                    f"attention {num_sequences} x {length}",
-                    contender,
-                    lambda run=run, call=call: run(*call),  # type: ignore[misc]
-                    num_sequences * length * 640.0,
-                    operations,
+            num_bytes = num_sequences * length * 320.0 * pages.rows_PBC.element_size()
+            for contender, run in (
+                ("small4", both["small4"].paged_latent_attention),
+                ("torch", paged_latent_attention),
+            ):
+                call = partial(run, query, pages, 256, 0.1)
+                cases.append(
+                    Case(f"attention {num_sequences} x {length} {name}", contender, call, num_bytes, operations)
                 )
-            )
     return cases
+
+
+def random_pages(num_sequences: int, length: int, *, is_fp8: bool) -> Pages:
+    blocks = length // 64
+    shape = (num_sequences * blocks, 64)
+    pages = Pages(
+        rows_PBC=torch.zeros(*shape, 320, dtype=torch.float8_e4m3fn if is_fp8 else torch.bfloat16),
+        scales_PB=torch.zeros(shape, dtype=torch.bfloat16) if is_fp8 else None,
+        tables=torch.randperm(num_sequences * blocks).view(num_sequences, blocks).to(torch.int32),
+        query_starts=torch.arange(num_sequences + 1, dtype=torch.int32),
+        context_lengths=torch.full((num_sequences,), length, dtype=torch.int32),
+        slots_T=torch.arange(num_sequences * length),
+    )
+    pages.store(torch.randn(num_sequences * length, 320).to(torch.bfloat16))
+    return pages
 
 
 def pool_of(dense: Tensor, kind: Kind | None) -> list[Weight]:

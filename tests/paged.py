@@ -6,7 +6,7 @@ import torch
 
 from small4.chat import Sampling
 from small4.engine.batch import build_batch
-from small4.engine.config import EngineConfig
+from small4.engine.config import CacheFormat, EngineConfig
 from small4.engine.draw_state import DrawState
 from small4.engine.kv_cache import PagedCache, plan_cache
 from small4.engine.paged_attention import ABSORB_UP_TO, PagedAttention
@@ -24,9 +24,16 @@ class PagedSequence:
     """Counts the tokens that its cache holds; its blocks lie in random order."""
 
     def __init__(
-        self, model: ModelConfig, capacity: int, dtype: torch.dtype, block_size: int = 16, *, is_native: bool = False
+        self,
+        model: ModelConfig,
+        capacity: int,
+        dtype: torch.dtype,
+        block_size: int = 16,
+        *,
+        is_native: bool = False,
+        cache_format: CacheFormat = "model",
     ) -> None:
-        config = EngineConfig(block_size=block_size, cache_bytes=2**40)
+        config = EngineConfig(block_size=block_size, cache_bytes=2**40, cache_format=cache_format)
         plan = plan_cache(model, config, dtype, 2**40, capacity)
         self.cache = PagedCache(model, plan, config, dtype)
         self.block_size = block_size

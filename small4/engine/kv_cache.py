@@ -20,7 +20,6 @@ from small4.engine.config import EngineConfig
 from small4.errors import MemoryBudgetError
 from small4.model.config import ModelConfig
 
-FP8_MAX = 448.0  # largest number of e4m3
 SHARE_OF_FREE = 0.3  # of the memory that is free when the engine starts, where no size is given
 
 
@@ -93,33 +92,13 @@ def waiting_shape(head: ModelConfig, config: EngineConfig) -> tuple[int, int, in
 
 
 class PagedCache:
-    """Rows of all blocks, layer by layer. A slot is a block's number times the block size, plus the place in it."""
+    """Rows of all blocks, layer by layer, as `kernels/pages.py` reads and writes them."""
 
     def __init__(self, model: ModelConfig, plan: CachePlan, config: EngineConfig, dtype: torch.dtype) -> None:
         self.plan = plan
-        self.dtype = dtype
         stored = torch.float8_e4m3fn if config.cache_format == "fp8" else dtype
         shape = (plan.num_blocks, plan.block_size)
         self.layers = [torch.zeros(*shape, model.kv_width, dtype=stored) for _ in range(model.n_layers)]
         self.scales: list[Tensor] | None = None
         if config.cache_format == "fp8":
             self.scales = [torch.zeros(shape, dtype=torch.bfloat16) for _ in range(model.n_layers)]
-
-    def write(self, layer: int, slots_T: Tensor, rows_TC: Tensor) -> None:
-        """Store one row per token."""
-        stored = self.layers[layer].view(-1, rows_TC.shape[1])
-        if self.scales is None:
-            stored[slots_T] = rows_TC
-            return
-        scales_T = (rows_TC.abs().amax(-1).float() / FP8_MAX).clamp(min=1e-12).to(torch.bfloat16)
-        scaled_TC = (rows_TC.float() / scales_T.float()[:, None]).clamp(-FP8_MAX, FP8_MAX)
-        stored.view(torch.uint8)[slots_T] = scaled_TC.to(torch.float8_e4m3fn).view(torch.uint8)
-        self.scales[layer].view(-1)[slots_T] = scales_T
-
-    def read(self, layer: int, blocks: Tensor, num_tokens: int) -> Tensor:
-        """The first `num_tokens` rows [S, C] of a table of blocks, in the model's type."""
-        if self.scales is None:
-            return self.layers[layer][blocks].flatten(0, 1)[:num_tokens]
-        rows_SC = self.layers[layer].view(torch.uint8)[blocks].view(torch.float8_e4m3fn).flatten(0, 1)[:num_tokens]
-        scales_S = self.scales[layer][blocks].flatten()[:num_tokens]
-        return (rows_SC.float() * scales_S.float()[:, None]).to(self.dtype)

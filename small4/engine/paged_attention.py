@@ -10,13 +10,13 @@ from torch import Tensor
 from small4.engine.batch import StepBatch
 from small4.engine.kv_cache import PagedCache
 from small4.kernels.ops import Kernels
-from small4.kernels.reference import latent_attention
-from small4.model.attention import LatentProjection, MixingAttention, attend
+from small4.kernels.pages import Pages
+from small4.model.attention import CachedAttention, LatentProjection, attend
 
 ABSORB_UP_TO = 16  # tokens of a run; above that, expanding the rows costs less than meeting them head by head
 
 
-class PagedAttention(MixingAttention):
+class PagedAttention(CachedAttention):
     """The `Attention` of one step."""
 
     def __init__(self, cache: PagedCache, batch: StepBatch, kernels: Kernels) -> None:
@@ -28,45 +28,27 @@ class PagedAttention(MixingAttention):
     def __call__(
         self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
     ) -> Tensor:
-        batch = self.batch
-        self.cache.write(layer, batch.slots_T, torch.cat([latent_TL, rope_key_TR], dim=-1))
+        batch, pages = self.batch, self._pages(layer)
+        self.kernels.store_rows(pages, torch.cat([latent_TL, rope_key_TR], dim=-1))
         parts = []
         if batch.num_short:
             short_TNH = query_TNH[: batch.starts[batch.num_short]]
-            parts.append(projection.values(self._absorbed(layer, short_TNH, projection)))
+            parts.append(self._absorbed(pages.first(batch.num_short), short_TNH, projection))
         for row in range(batch.num_short, len(batch.runs)):
-            rows_SC = self.cache.read(layer, batch.tables[row], int(batch.ends_B[row]))
             query = query_TNH[batch.starts[row] : batch.starts[row + 1]]
-            parts.append(attend(query, rows_SC, projection, "expanded"))
+            parts.append(attend(query, pages.rows(row, query.dtype), projection, "expanded"))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def can_mix(self, num_tokens: int) -> bool:
-        return self.batch.num_short == len(self.batch.runs) and self.cache.scales is None
+    def pages(self, layer: int) -> Pages | None:
+        return self._pages(layer) if self.batch.num_short == len(self.batch.runs) else None
 
-    def mix(self, layer: int, query_TNC: Tensor, rows_TC: Tensor, latent_width: int, scale: float) -> Tensor:
-        self.cache.write(layer, self.batch.slots_T, rows_TC)
-        tables, rows = self.batch.tables, self.cache.layers[layer]
-        return self.kernels.paged_latent_attention(
-            query_TNC, rows, tables, self.query_starts, self.batch.ends_B, latent_width, scale
-        )
+    def _pages(self, layer: int) -> Pages:
+        cache, batch = self.cache, self.batch
+        scales = None if cache.scales is None else cache.scales[layer]
+        return Pages(cache.layers[layer], scales, batch.tables, self.query_starts, batch.ends_B, batch.slots_T)
 
-    def _absorbed(self, layer: int, query_TNH: Tensor, projection: LatentProjection) -> Tensor:
-        """Per-head mixes of latents [T, N, L] of the short runs."""
-        batch, num_short = self.batch, self.batch.num_short
-        query_latent_TNL, query_rope_TNR = projection.absorb(query_TNH)
-        if self.cache.scales is not None:
-            parts = []
-            for row in range(num_short):
-                part = slice(batch.starts[row], batch.starts[row + 1])
-                rows_SC = self.cache.read(layer, batch.tables[row], int(batch.ends_B[row]))
-                parts.append(latent_attention(query_latent_TNL[part], query_rope_TNR[part], rows_SC, projection.scale))
-            return torch.cat(parts)
-        return self.kernels.paged_latent_attention(
-            torch.cat([query_latent_TNL, query_rope_TNR], dim=-1),
-            self.cache.layers[layer],
-            batch.tables[:num_short],
-            self.query_starts[: num_short + 1],
-            batch.ends_B[:num_short],
-            query_latent_TNL.shape[-1],
-            projection.scale,
-        )
+    def _absorbed(self, pages: Pages, query_TNH: Tensor, projection: LatentProjection) -> Tensor:
+        """Values [T, N, V] of the short runs."""
+        query_TNC, latent_width = torch.cat(projection.absorb(query_TNH), dim=-1), projection.wkv_b.shape[1]
+        mixed_TNL = self.kernels.paged_latent_attention(query_TNC, pages, latent_width, projection.scale)
+        return projection.values(mixed_TNL)

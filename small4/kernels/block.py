@@ -1,4 +1,4 @@
-"""The weights of one layer as a fused kernel takes them: everything of a layer but the attention itself."""
+"""The weights of one layer as a fused kernel takes them."""
 
 from dataclasses import dataclass
 

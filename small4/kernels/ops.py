@@ -3,7 +3,8 @@
     pack(weight, kind)                      quantized.pack
     linear(weight)(x)                       x W^T                       weight: packed int8 or int4, or bfloat16
     experts(w13, w2, shared)(x, p, ids)     sum_k p_k expert_ids_k(x) + shared(x)
-    block(weights)                          all of a layer but its attention, or None where nothing is fused
+    block(weights)                          a layer in one call or two, or None where nothing is fused
+    store_rows(pages, rows)                 Pages.store
     paged_latent_attention(...)             reference.paged_latent_attention
 
 The C++ library (`cpu/`) is taken where one is there or can be built, torch's own operators (`with_torch.py`) otherwise;
@@ -17,6 +18,7 @@ from typing import Protocol
 from torch import Tensor
 
 from small4.kernels.block import BlockWeights
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import Kind, PackedWeight
 
 Weight = PackedWeight | Tensor
@@ -25,13 +27,15 @@ ExpertSum = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [T, D], weights [T, 
 
 
 class FusedBlock(Protocol):
-    """What comes before a layer's attention, and what comes after it; absorbed queries and mixes are over latents."""
+    """One layer: as a whole where its attention is absorbed, else what comes before the attention and what after it."""
 
-    def front(
-        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, *, is_absorbed: bool
-    ) -> tuple[Tensor, Tensor]: ...
+    def whole(
+        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: Pages, scale: float
+    ) -> Tensor: ...
 
-    def back(self, x_TD: Tensor, attended: Tensor, *, is_absorbed: bool) -> Tensor: ...
+    def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]: ...
+
+    def back(self, x_TD: Tensor, values_TNV: Tensor) -> Tensor: ...
 
 
 class Kernels(Protocol):
@@ -51,16 +55,9 @@ class Kernels(Protocol):
         """Whether `paged_latent_attention` takes rows of so many values."""
         ...
 
-    def paged_latent_attention(
-        self,
-        query_TNC: Tensor,
-        rows_PBC: Tensor,
-        tables: Tensor,
-        query_starts: Tensor,
-        context_lengths: Tensor,
-        latent_width: int,
-        scale: float,
-    ) -> Tensor: ...
+    def store_rows(self, pages: Pages, rows_TC: Tensor) -> None: ...
+
+    def paged_latent_attention(self, query_TNC: Tensor, pages: Pages, latent_width: int, scale: float) -> Tensor: ...
 
 
 @lru_cache(maxsize=2)

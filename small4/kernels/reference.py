@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from small4.kernels.pages import Pages
+
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension.
@@ -64,27 +66,11 @@ def latent_attention(query_latent_TNL: Tensor, query_rope_TNR: Tensor, rows_SC: 
     return mixed_XL.view(num_heads, num_queries, -1).transpose(0, 1)
 
 
-def paged_latent_attention(
-    query_TNC: Tensor,
-    rows_PBC: Tensor,
-    tables: Tensor,
-    query_starts: Tensor,
-    context_lengths: Tensor,
-    latent_width: int,
-    scale: float,
-) -> Tensor:
-    """`latent_attention` of B packed sequences whose rows lie in blocks -> per-head mixes of latents [T, N, L].
-
-    `rows_PBC` is [blocks, block_size, C]. Sequence b's row s is rows_PBC[tables[b, s // block_size], s % block_size];
-    it has context_lengths[b] rows, and its queries query_starts[b] to query_starts[b + 1] belong to the last of them.
-    `tables` [B, max_blocks], `query_starts` [B + 1] and `context_lengths` [B] are int32.
-    """
-    block_size, width = rows_PBC.shape[1:]
-    starts = query_starts.tolist()
-    mixed = []
-    for sequence, length in enumerate(context_lengths.tolist()):
-        num_blocks = -(-length // block_size)
-        rows_SC = rows_PBC[tables[sequence, :num_blocks]].view(-1, width)[:length].to(query_TNC.dtype)
+def paged_latent_attention(query_TNC: Tensor, pages: Pages, latent_width: int, scale: float) -> Tensor:
+    """`latent_attention` of B packed sequences whose rows lie in blocks -> per-head mixes of latents [T, N, L]."""
+    starts, mixed = pages.query_starts.tolist(), []
+    for sequence in range(len(pages.context_lengths)):
+        rows_SC = pages.rows(sequence, query_TNC.dtype)
         query_latent, query_rope = query_TNC[starts[sequence] : starts[sequence + 1]].tensor_split([latent_width], -1)
         mixed.append(latent_attention(query_latent, query_rope, rows_SC, scale))
     return torch.cat(mixed)

@@ -12,6 +12,7 @@ from small4.kernels.attention import paged_decode_attention
 from small4.kernels.block import BlockWeights
 from small4.kernels.experts import few_experts, sorted_experts
 from small4.kernels.linear import linear
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import GROUP, Kind, PackedWeight, codes_and_scales, pack
 from small4.kernels.reference import swiglu
 
@@ -40,18 +41,11 @@ class TorchKernels:
     def can_attend(self, width: int, latent_width: int) -> bool:
         return True
 
-    def paged_latent_attention(
-        self,
-        query_TNC: Tensor,
-        rows_PBC: Tensor,
-        tables: Tensor,
-        query_starts: Tensor,
-        context_lengths: Tensor,
-        latent_width: int,
-        scale: float,
-    ) -> Tensor:
-        """`reference.paged_latent_attention`."""
-        return paged_decode_attention(query_TNC, rows_PBC, tables, query_starts, context_lengths, latent_width, scale)
+    def store_rows(self, pages: Pages, rows_TC: Tensor) -> None:
+        pages.store(rows_TC)
+
+    def paged_latent_attention(self, query_TNC: Tensor, pages: Pages, latent_width: int, scale: float) -> Tensor:
+        return paged_decode_attention(query_TNC, pages, latent_width, scale)
 
 
 class TorchLinear:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from small4.kernels.attention import fused_causal_attention
+from small4.kernels.pages import Pages
 from small4.kernels.reference import causal_attention, latent_attention, rotate_interleaved
 from small4.model.config import ModelConfig
 from small4.model.layers import RMSNorm
@@ -83,16 +84,12 @@ class Attention(Protocol):
         ...
 
 
-class MixingAttention(ABC):
-    """An `Attention` that can also take absorbed queries as they are, and give mixes of latents back."""
+class CachedAttention(ABC):
+    """An `Attention` over pages, which a kernel may also walk through by itself."""
 
     @abstractmethod
-    def can_mix(self, num_tokens: int) -> bool:
-        """Whether this pass of so many tokens is absorbed as a whole."""
-
-    @abstractmethod
-    def mix(self, layer: int, query_TNC: Tensor, rows_TC: Tensor, latent_width: int, scale: float) -> Tensor:
-        """Keep the rows and attend with queries over [latent L | rope R] -> per-head mixes of latents [T, N, L]."""
+    def pages(self, layer: int) -> Pages | None:
+        """Where the pass's rows go and what its queries look at; None where not all of it is to be absorbed."""
 
 
 def attend(query_TNH: Tensor, rows_SC: Tensor, projection: LatentProjection, form: Form) -> Tensor:

@@ -1,4 +1,4 @@
-"""A layer through the fused kernel: one call before its attention and one after it.
+"""A layer through the fused kernel: one call where queries meet latents in pages, else two around attention.
 
 Same maths as `Block.forward`, with fewer roundings: nothing is rounded to the model's type inside a call. Packed
 weights run any number of tokens this way; plain ones few, since torch's own products are the better ones for many.
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from small4.kernels.block import BlockWeights
 from small4.kernels.ops import FusedBlock, Kernels, Weight
-from small4.model.attention import Attention, LatentAttention, LatentProjection, MixingAttention, Positions
+from small4.model.attention import Attention, CachedAttention, LatentAttention, LatentProjection, Positions
 from small4.model.linear import Linear, PackedLinear
 from small4.model.moe import Experts, PackedExperts
 
@@ -30,14 +30,13 @@ class FusedLayer:
         return self.is_packed or num_tokens <= FEW_TOKENS
 
     def __call__(self, x_TD: Tensor, positions: Positions, attention: Attention) -> Tensor:
-        is_absorbed = isinstance(attention, MixingAttention) and attention.can_mix(x_TD.shape[0])
-        query, rows_TC = self.run.front(x_TD, positions.cos, positions.sin, positions.growth, is_absorbed=is_absorbed)
-        if isinstance(attention, MixingAttention) and is_absorbed:
-            attended = attention.mix(self.layer, query, rows_TC, self.latent_width, self.projection.scale)
-        else:
-            latent_TL, rope_key_TR = rows_TC.tensor_split([self.latent_width], dim=-1)
-            attended = attention(self.layer, query, latent_TL, rope_key_TR, self.projection)
-        return self.run.back(x_TD, attended, is_absorbed=is_absorbed)
+        tables = (positions.cos, positions.sin, positions.growth)
+        pages = attention.pages(self.layer) if isinstance(attention, CachedAttention) else None
+        if pages is not None:
+            return self.run.whole(x_TD, *tables, pages, self.projection.scale)
+        query_TNH, rows_TC = self.run.front(x_TD, *tables)
+        latent_TL, rope_key_TR = rows_TC.tensor_split([self.latent_width], dim=-1)
+        return self.run.back(x_TD, attention(self.layer, query_TNH, latent_TL, rope_key_TR, self.projection))
 
 
 def fuse(

@@ -25,6 +25,7 @@ from small4.errors import (
     RequestError,
     SamplingError,
 )
+from small4.kernels.pages import Pages
 from small4.model.transformer import Transformer
 from tests import naive
 from tests.engine.tiny import PROMPTS, Expected, engine_of, random_prompt, submit, tiny_model
@@ -207,10 +208,17 @@ def test_the_plan_of_the_cache_counts_every_byte(model: Transformer) -> None:
 def test_an_fp8_cache_keeps_the_rows_to_its_precision(model: Transformer) -> None:
     engine = Engine(model, EngineConfig(cache_format="fp8", block_size=4, cache_bytes=100_000), context_length=64)
     cache, rows_TC = engine.runner.cache, torch.randn(9, model.config.kv_width)
-    slots_T = torch.tensor([4, 5, 6, 7, 20, 21, 22, 23, 0])  # blocks 1, 5, 0
-    cache.write(1, slots_T, rows_TC)
-    read_TC = cache.read(1, torch.tensor([1, 5, 0]), 9)
-    torch.testing.assert_close(read_TC, rows_TC, rtol=2**-4, atol=float(rows_TC.abs().max()) / 448)
+    assert cache.scales is not None
+    pages = Pages(
+        rows_PBC=cache.layers[1],
+        scales_PB=cache.scales[1],
+        tables=torch.tensor([[1, 5, 0]], dtype=torch.int32),
+        query_starts=torch.tensor([0, 9], dtype=torch.int32),
+        context_lengths=torch.tensor([9], dtype=torch.int32),
+        slots_T=torch.tensor([4, 5, 6, 7, 20, 21, 22, 23, 0]),
+    )
+    pages.store(rows_TC)
+    torch.testing.assert_close(pages.rows(0, torch.float32), rows_TC, rtol=2**-4, atol=float(rows_TC.abs().max()) / 448)
     sequence = submit(engine, PROMPTS[0], 5)
     engine.run_to_end()
     assert sequence.num_output == 5

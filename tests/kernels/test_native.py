@@ -2,7 +2,6 @@
 
 import os
 import threading
-from itertools import pairwise
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from torch import Tensor
 from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind, PackedWeight, pack, packed_experts, packed_linear
-from small4.kernels.reference import paged_latent_attention, routed_experts, swiglu
-from tests.kernels.test_paged_latent_attention import LATENT, SCALE, scattered
+from small4.kernels.reference import routed_experts, swiglu
 
 ISAS = ("avx512-vnni", "avx2", "plain")
 
@@ -157,47 +155,6 @@ def test_a_forked_child_computes_without_the_workers_of_its_parent(kernels: Nati
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("heads", [1, 3, 8])
-@pytest.mark.parametrize(
-    ("queries", "contexts"), [([1], [1]), ([1, 3, 8], [17, 3, 40]), ([1, 1, 2], [700, 256, 513]), ([70], [300])]
-)
-def test_attention_over_pages_equals_the_definition(
-    kernels: NativeKernels, queries: list[int], contexts: list[int], heads: int, dtype: torch.dtype
-) -> None:
-    pages = scattered(queries, contexts, block_size=16, heads=heads, dtype=dtype)
-    call = (pages.tables, pages.query_starts, pages.context_lengths, LATENT, SCALE)
-    found = kernels.paged_latent_attention(pages.query_TNC.float(), pages.rows_PBC, *call)
-    wanted = paged_latent_attention(pages.query_TNC.double(), pages.rows_PBC.double(), *call)
-    assert_near(found, wanted, 3e-6)
-    narrow = kernels.paged_latent_attention(pages.query_TNC.to(torch.bfloat16), pages.rows_PBC, *call)
-    if dtype == torch.bfloat16:
-        assert torch.equal(narrow, found.to(torch.bfloat16))
-
-
-def test_attention_of_a_sequence_does_not_depend_on_the_batch(kernels: NativeKernels) -> None:
-    pages = scattered([1, 2, 1], [300, 40, 600], block_size=8)
-    call = (LATENT, SCALE)
-    together = kernels.paged_latent_attention(
-        pages.query_TNC, pages.rows_PBC, pages.tables, pages.query_starts, pages.context_lengths, *call
-    )
-    for index, (start, end) in enumerate(pairwise(pages.query_starts.tolist())):
-        one = slice(index, index + 1)
-        starts = torch.tensor([0, end - start], dtype=torch.int32)
-        alone = kernels.paged_latent_attention(
-            pages.query_TNC[start:end], pages.rows_PBC, pages.tables[one], starts, pages.context_lengths[one], *call
-        )
-        assert torch.equal(alone, together[start:end])
-
-
-def test_attention_survives_scores_far_apart(kernels: NativeKernels) -> None:
-    pages = scattered([1], [64], block_size=16)
-    call = (pages.rows_PBC, pages.tables, pages.query_starts, pages.context_lengths, LATENT, 1e4)
-    assert_near(
-        kernels.paged_latent_attention(pages.query_TNC, *call), paged_latent_attention(pages.query_TNC, *call), 1e-5
-    )
-
-
 def test_what_lies_outside_is_refused_before_it_is_read(kernels: NativeKernels) -> None:
     x_TD, p_TK, ids_TK, weights = experts_case("int4", 3, None)
     run = kernels.experts(weights[0], weights[1])
@@ -208,8 +165,3 @@ def test_what_lies_outside_is_refused_before_it_is_read(kernels: NativeKernels) 
         run(x_TD[:, :64].contiguous(), p_TK, ids_TK)
     with pytest.raises(ValueError, match="contiguous"):
         run(x_TD.T.contiguous().T, p_TK, ids_TK)
-    pages = scattered([1, 2], [20, 30], block_size=8)
-    call = [pages.tables, pages.query_starts, pages.context_lengths]
-    for changed in ([pages.tables + 2**20, *call[1:]], [*call[:2], torch.tensor([20, 1])], [*call[:2], call[2] * 100]):
-        with pytest.raises(ValueError, match="more queries than rows"):
-            kernels.paged_latent_attention(pages.query_TNC, pages.rows_PBC, *changed, LATENT, SCALE)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from small4.engine.config import CacheFormat
 from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind
@@ -47,10 +48,17 @@ def fuse_everything(model: Transformer, kernels: NativeKernels) -> None:
 
 
 @torch.inference_mode()
-def hidden(model: Transformer, sizes: list[int], form: Form | None, kernels: NativeKernels) -> Tensor:
+def hidden(
+    model: Transformer,
+    sizes: list[int],
+    form: Form | None,
+    kernels: NativeKernels,
+    cache_format: CacheFormat = "model",
+) -> Tensor:
     """Hidden states of a sequence that is fed in pieces of `sizes` tokens."""
     tokens_T = torch.randint(0, 3072, (sum(sizes),), generator=torch.Generator().manual_seed(0))
-    cache = PagedSequence(model.config, sum(sizes), model.tok_embeddings.weight.dtype)
+    dtype = model.tok_embeddings.weight.dtype
+    cache = PagedSequence(model.config, sum(sizes), dtype, cache_format=cache_format)
     cache.kernels = kernels
     pieces, start = [], 0
     for size in sizes:
@@ -88,6 +96,18 @@ def test_a_fused_layer_equals_its_block_over_packed_weights(kind: Kind, kernels:
     # Activations on the border between two codes may fall to either side; the middle row shows that most do not.
     errors_T = (found - wanted).square().mean(-1).sqrt() / wanted.square().mean(-1).sqrt()
     assert float(errors_T.median()) < 0.02
+
+
+@pytest.mark.parametrize("form", ["absorbed", "expanded"])
+def test_a_fused_layer_equals_its_block_over_an_fp8_cache(form: Form, kernels: NativeKernels) -> None:
+    model, sizes = tiny_model(), [20, 1, 1, 3]
+    wanted, exact = (hidden(model, sizes, form, kernels, cache_format) for cache_format in ("fp8", "model"))
+    fuse_everything(model, kernels)
+    found = hidden(model, sizes, form, kernels, "fp8")
+    # A value on the border between two fp8 numbers may fall to either side, so most rows are near and none is far.
+    errors_T, lost_T = ((x - wanted).square().mean(-1).sqrt() / wanted.square().mean(-1).sqrt() for x in (found, exact))
+    assert float(errors_T.median()) < 1e-3 < 1e-2 < float(lost_T.median())
+    assert float(errors_T.max()) < 0.05
 
 
 @pytest.mark.parametrize("kind", ["int8", "int4", None])

@@ -95,20 +95,31 @@ int small4_experts(const Isa* cpu, int threads, const ExpertWeights* routed, int
     });
 }
 
-// `pages->query` is [queries, heads, width] in `type` and not yet scaled; so is `out`, [queries, heads, latent].
-int small4_attention(const Isa* cpu, int threads, const PagedAttention* pages, int type, float scale, void* out) {
+int small4_store_rows(const Isa* cpu, int threads, const Pages* pages, const void* rows, int type) {
     return guarded([&] {
+        check_pages(*pages);
         Call call(cpu, threads);
-        const int64_t queries = int64_t(pages->starts[pages->sequences]) * pages->heads;
-        PagedAttention ready = *pages;
-        float* query = call.take<float>((queries + 4) * pages->width);
-        call.cpu.to_float(pages->query, type, queries * pages->width, query);
-        memset(query + queries * pages->width, 0, size_t(4 * pages->width) * 4);
-        for (int64_t i = 0; i < queries * pages->width; i++) query[i] *= scale;
-        ready.query = query;
-        float* mixed = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(queries * pages->latent);
-        attend_pages(call, ready, mixed);
-        if (type != FLOAT32) convert_back(call, mixed, queries, pages->latent, type, out);
+        float* wide = call.take<float>(num_tokens(*pages) * pages->width);
+        convert(call, rows, type, num_tokens(*pages), pages->width, wide);
+        store_rows(call, *pages, wide);
+    });
+}
+
+// `query` is [num, heads, width] in `type` and not yet scaled; so is `out`, [num, heads, latent].
+int small4_attention(const Isa* cpu, int threads, const Pages* pages, int64_t num, int64_t heads, int64_t latent,
+                     const void* query, int type, float scale, void* out) {
+    return guarded([&] {
+        check_pages(*pages);
+        if (num != num_tokens(*pages)) throw std::out_of_range("queries");
+        Call call(cpu, threads);
+        const int64_t count = num * heads * pages->width;
+        float* wide = call.take<float>(count + 4 * pages->width);
+        cpu->to_float(query, type, count, wide);
+        memset(wide + count, 0, size_t(4 * pages->width) * 4);
+        for (int64_t i = 0; i < count; i++) wide[i] *= scale;
+        float* mixed = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(num * heads * latent);
+        attend_pages(call, *pages, wide, heads, latent, mixed);
+        if (type != FLOAT32) convert_back(call, mixed, num * heads, latent, type, out);
     });
 }
 
@@ -118,37 +129,57 @@ struct RawTokens {
     const void *cos, *sin, *growth;  // growth may be null
 };
 
+static Tokens read_tokens(Call& call, const RawTokens& raw, int64_t half, int type) {
+    float* cos = call.take<float>(raw.num * half);
+    float* sin = call.take<float>(raw.num * half);
+    float* growth = raw.growth ? call.take<float>(raw.num) : nullptr;
+    call.cpu.to_float(raw.cos, type, raw.num * half, cos);
+    call.cpu.to_float(raw.sin, type, raw.num * half, sin);
+    if (growth) call.cpu.to_float(raw.growth, type, raw.num, growth);
+    return {raw.num, cos, sin, growth};
+}
+
+int small4_block(const Isa* cpu, int threads, const Block* block, const RawTokens* raw, const Pages* pages, float scale,
+                 const void* x, int type, void* out) {
+    return guarded([&] {
+        check_pages(*pages);
+        if (raw->num != num_tokens(*pages)) throw std::out_of_range("tokens");
+        Call call(cpu, threads);
+        Tokens tokens = read_tokens(call, *raw, block->rope / 2, type);
+        float* wide = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(raw->num * block->width);
+        convert(call, x, type, raw->num, block->width, wide);
+        block_whole(call, *block, tokens, *pages, scale, type, wide);
+        if (type != FLOAT32) convert_back(call, wide, raw->num, block->width, type, out);
+    });
+}
+
 int small4_block_front(const Isa* cpu, int threads, const Block* block, const RawTokens* raw, const void* x, int type,
-                       int is_absorbed, void* query, void* rows) {
+                       void* query, void* rows) {
     return guarded([&] {
         Call call(cpu, threads);
-        const int64_t num = raw->num, half = block->rope / 2, row_width = block->latent + block->rope;
-        const int64_t query_width = block->heads * (is_absorbed ? row_width : block->nope + block->rope);
-        float *cos = call.take<float>(num * half), *sin = call.take<float>(num * half), *growth = call.take<float>(num);
-        call.cpu.to_float(raw->cos, type, num * half, cos);
-        call.cpu.to_float(raw->sin, type, num * half, sin);
-        if (raw->growth) call.cpu.to_float(raw->growth, type, num, growth);
-        Tokens tokens = {num, cos, sin, raw->growth ? growth : nullptr};
+        const int64_t num = raw->num, row_width = block->latent + block->rope;
+        const int64_t query_width = block->heads * (block->nope + block->rope);
+        Tokens tokens = read_tokens(call, *raw, block->rope / 2, type);
         float* wide = call.take<float>(num * block->width);
         float* wide_query = call.take<float>(num * query_width);
         float* wide_rows = call.take<float>(num * row_width);
         convert(call, x, type, num, block->width, wide);
-        block_front(call, *block, tokens, wide, is_absorbed != 0, wide_query, wide_rows);
+        block_front(call, *block, tokens, wide, wide_query, wide_rows);
         convert_back(call, wide_query, num, query_width, type, query);
         convert_back(call, wide_rows, num, row_width, type, rows);
     });
 }
 
-int small4_block_back(const Isa* cpu, int threads, const Block* block, int64_t num, const void* x, const void* attended,
-                      int type, int is_absorbed, void* out) {
+int small4_block_back(const Isa* cpu, int threads, const Block* block, int64_t num, const void* x, const void* values,
+                      int type, void* out) {
     return guarded([&] {
         Call call(cpu, threads);
-        const int64_t width = block->heads * (is_absorbed ? block->latent : block->value);
+        const int64_t width = block->heads * block->value;
         float* wide = call.take<float>(num * block->width);
-        float* wide_attended = call.take<float>(num * width);
+        float* wide_values = call.take<float>(num * width);
         convert(call, x, type, num, block->width, wide);
-        convert(call, attended, type, num, width, wide_attended);
-        block_back(call, *block, num, wide_attended, is_absorbed != 0, wide);
+        convert(call, values, type, num, width, wide_values);
+        block_back(call, *block, num, wide_values, wide);
         convert_back(call, wide, num, block->width, type, out);
     });
 }

@@ -1,20 +1,29 @@
-// Latent attention over pages, as `reference.paged_latent_attention` defines it.
+// Latent attention over pages, as `reference.paged_latent_attention` defines it, and the rows that a pass adds to them.
 #pragma once
 #include <cstdint>
 
 #include "call.h"
 
-struct PagedAttention {
-    const float* query;  // [queries + 4, width], scaled; padded by four rows that are never used
-    int64_t heads, width, latent;
-    const void* rows;  // [blocks, block_size, width]
-    int64_t rows_type, block_size;
+// One layer's cache as one pass sees it (pages.py).
+struct Pages {
+    void* rows;        // [num_blocks, block_size, width] in `type`
+    uint16_t* scales;  // bfloat16 [num_blocks, block_size], of FLOAT8 rows
+    int64_t type, width, block_size, num_blocks;
     const int32_t *tables, *starts, *lengths;  // [sequences, max_blocks], [sequences + 1], [sequences]
-    int64_t sequences, max_blocks, num_blocks;
+    const int64_t* slots;                      // of the pass's tokens, [num_slots]
+    int64_t sequences, max_blocks, num_slots;
 };
 
-// out [queries, heads, latent]; width and latent are multiples of 16, width at most MAX_WIDTH. Throws std::out_of_range
-// for a block that is not there and for a sequence with more queries than rows.
-void attend_pages(Call& call, const PagedAttention& pages, float* out);
+inline int64_t num_tokens(const Pages& pages) { return pages.starts[pages.sequences]; }
+
+// Throws std::out_of_range for a block or slot that is not there and for a sequence with more queries than rows.
+void check_pages(const Pages& pages);
+
+// Keep one row [width] per token of the pass.
+void store_rows(Call& call, const Pages& pages, const float* rows);
+
+// `query` [tokens + some padding, heads, width] is scaled; out is [tokens, heads, latent]. Width and latent are multiples
+// of 16, width at most MAX_WIDTH, and four more queries can be read behind the last.
+void attend_pages(Call& call, const Pages& pages, const float* query, int64_t heads, int64_t latent, float* out);
 
 const int64_t MAX_WIDTH = 1024;

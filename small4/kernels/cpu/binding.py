@@ -8,11 +8,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import GROUP, STRIP, PackedWeight
 
+MAX_WIDTH, LANES = 1024, 16  # of a cached row, in values; attention.h and vectors.h
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
+CACHE_TYPES = {**TYPES, torch.float8_e4m3fn: 2}
 KINDS = {"int8": 1, "int4": 2}
 PLAIN_KINDS = {torch.bfloat16: 0, torch.float32: 3}
+OUTSIDE_PAGES = "a block id or a slot, or a sequence with more queries than rows"
 Weight = PackedWeight | Tensor  # a tensor is bfloat16 or float32
 
 
@@ -29,21 +33,12 @@ class ExpertWeightsStruct(ctypes.Structure):
     _fields_ = (("w13", WeightStruct), ("w2", WeightStruct))
 
 
-class PagedAttentionStruct(ctypes.Structure):
+class PagesStruct(ctypes.Structure):
     _fields_ = (
-        ("query", ctypes.c_void_p),
-        ("heads", ctypes.c_int64),
-        ("width", ctypes.c_int64),
-        ("latent", ctypes.c_int64),
-        ("rows", ctypes.c_void_p),
-        ("rows_type", ctypes.c_int64),
-        ("block_size", ctypes.c_int64),
-        ("tables", ctypes.c_void_p),
-        ("starts", ctypes.c_void_p),
-        ("lengths", ctypes.c_void_p),
-        ("sequences", ctypes.c_int64),
-        ("max_blocks", ctypes.c_int64),
-        ("num_blocks", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("rows", "scales")),
+        *((name, ctypes.c_int64) for name in ("type", "width", "block_size", "num_blocks")),
+        *((name, ctypes.c_void_p) for name in ("tables", "starts", "lengths", "slots")),
+        *((name, ctypes.c_int64) for name in ("sequences", "max_blocks", "num_slots")),
     )
 
 
@@ -54,7 +49,9 @@ class Library:
     pack: Callable[..., int]
     linear: Callable[..., int]
     experts: Callable[..., int]
+    store_rows: Callable[..., int]
     attention: Callable[..., int]
+    block: Callable[..., int]
     block_front: Callable[..., int]
     block_back: Callable[..., int]
 
@@ -71,26 +68,51 @@ def load_library(path: Path, isa: str | None) -> Library:
         *(pointer, integer, pointer, number, pointer),
         *(pointer, integer, number, pointer, pointer, number, pointer),
     ]
-    library.small4_attention.argtypes = [pointer, integer, pointer, integer, ctypes.c_float, pointer]
-    library.small4_block_front.argtypes = [pointer, integer, *[pointer] * 3, integer, integer, pointer, pointer]
-    library.small4_block_back.argtypes = [
-        pointer,
-        integer,
-        pointer,
-        number,
-        pointer,
-        pointer,
-        integer,
-        integer,
-        pointer,
+    library.small4_store_rows.argtypes = [pointer, integer, pointer, pointer, integer]
+    library.small4_attention.argtypes = [
+        *(pointer, integer, pointer, number, number, number),
+        *(pointer, integer, ctypes.c_float, pointer),
     ]
+    library.small4_block.argtypes = [
+        *(pointer, integer, pointer, pointer, pointer),
+        *(ctypes.c_float, pointer, integer, pointer),
+    ]
+    library.small4_block_front.argtypes = [pointer, integer, *[pointer] * 3, integer, pointer, pointer]
+    library.small4_block_back.argtypes = [pointer, integer, pointer, number, pointer, pointer, integer, pointer]
     address = library.small4_isa(None if isa is None else isa.encode())
     if address is None:
         raise ValueError(f"this processor has no {isa}")
     name = library.small4_isa_name(address).decode()
     return Library(
-        *(address, name, library.small4_pack, library.small4_linear, library.small4_experts, library.small4_attention),
-        *(library.small4_block_front, library.small4_block_back),
+        *(address, name, library.small4_pack, library.small4_linear, library.small4_experts),
+        *(library.small4_store_rows, library.small4_attention),
+        *(library.small4_block, library.small4_block_front, library.small4_block_back),
+    )
+
+
+def can_attend(width: int, latent_width: int) -> bool:
+    """Whether the library attends over rows of so many values."""
+    return width % LANES == 0 and latent_width % LANES == 0 and latent_width <= width <= MAX_WIDTH
+
+
+def pages_struct(pages: Pages) -> PagesStruct:
+    """The addresses of one layer's pages."""
+    rows, scales = pages.rows_PBC, pages.scales_PB
+    integers = (pages.tables, pages.query_starts, pages.context_lengths, pages.slots_T)
+    if (
+        rows.dtype not in CACHE_TYPES
+        or (rows.dtype == torch.float8_e4m3fn) != (scales is not None)
+        or (scales is not None and (scales.dtype != torch.bfloat16 or scales.shape != rows.shape[:2]))
+        or [x.dtype for x in integers] != [torch.int32] * 3 + [torch.int64]
+        or any(x.device.type != "cpu" or not x.is_contiguous() for x in (rows, *integers))
+        or len(pages.query_starts) != len(pages.context_lengths) + 1 != len(pages.tables) + 1
+    ):
+        raise ValueError("pages are contiguous, in the CPU's memory, and of the types that `Pages` names")
+    return PagesStruct(
+        *(rows.data_ptr(), None if scales is None else scales.data_ptr()),
+        *(CACHE_TYPES[rows.dtype], rows.shape[2], rows.shape[1], rows.shape[0]),
+        *(x.data_ptr() for x in integers),
+        *(len(pages.context_lengths), pages.tables.shape[1], len(pages.slots_T)),
     )
 
 

@@ -29,6 +29,16 @@ void rotate(const float* in, const float* cos, const float* sin, int64_t rope, f
     }
 }
 
+// As if the values had been stored in the model's type.
+void round_values(const Isa& cpu, int type, int64_t count, float* values) {
+    float room[64];
+    for (int64_t i = 0; type != FLOAT32 && i < count; i += 64) {
+        int64_t some = count - i < 64 ? count - i : 64;
+        cpu.from_float(values + i, some, type, room);
+        cpu.to_float(room, type, some, values + i);
+    }
+}
+
 const uint8_t* head_rows(const Block& b, int64_t head, int64_t row) {
     return b.wkv_b.data + (head * (b.nope + b.value) + row) * strip_bytes(int(b.wkv_b.kind), b.latent) / STRIP;
 }
@@ -52,10 +62,10 @@ void choose(const Block& b, const Isa& cpu, const float* logits, int64_t* ids, f
     for (int64_t k = 0; k < b.experts_per_token; k++) weights[k] = weights[k] / (kept + 1e-20f) * b.routed_scale;
 }
 
-}  // namespace
-
-void block_front(Call& call, const Block& b, const Tokens& tokens, const float* x, bool is_absorbed, float* query,
-                 float* rows) {
+// Queries [num, heads, latent + rope] if absorbed, else [num, heads, nope + rope], times `scale` and their growth; new
+// cache rows [num, latent + rope].
+void project(Call& call, const Block& b, const Tokens& tokens, const float* x, bool is_absorbed, float scale,
+             float* query, float* rows) {
     const int64_t num = tokens.num, head = b.nope + b.rope, row_width = b.latent + b.rope;
     const int64_t out_width = is_absorbed ? row_width : head;
     const Isa& cpu = call.cpu;
@@ -80,10 +90,10 @@ void block_front(Call& call, const Block& b, const Tokens& tokens, const float* 
     multiply(call, b.wq_b, low, num, heads_raw);
     call.each(b.heads, true, [&](int64_t n) {
         for (int64_t t = 0; t < num; t++) {
-            float growth = tokens.growth ? tokens.growth[t] : 1.0f;
+            float factor = tokens.growth ? tokens.growth[t] * scale : scale;
             float* raw = heads_raw + (t * b.heads + n) * head;
             float* to = query + (t * b.heads + n) * out_width;
-            for (int64_t p = 0; p < b.nope; p++) raw[p] *= growth;
+            for (int64_t p = 0; p < b.nope; p++) raw[p] *= factor;
             if (is_absorbed) {
                 memset(to, 0, size_t(b.latent) * 4);
                 cpu.add_rows(int(b.wkv_b.kind), head_rows(b, n, 0), raw, b.nope, b.latent, to);
@@ -91,34 +101,34 @@ void block_front(Call& call, const Block& b, const Tokens& tokens, const float* 
                 memcpy(to, raw, size_t(b.nope) * 4);
             }
             const float *cos = tokens.cos + t * (b.rope / 2), *sin = tokens.sin + t * (b.rope / 2);
-            rotate(raw + b.nope, cos, sin, b.rope, growth, to + (is_absorbed ? b.latent : b.nope));
+            rotate(raw + b.nope, cos, sin, b.rope, factor, to + (is_absorbed ? b.latent : b.nope));
         }
     });
 }
 
-void block_back(Call& call, const Block& b, int64_t num, const float* attended, bool is_absorbed, float* x) {
+// Per-head mixes of latents [num, heads, latent] -> values [num, heads, value].
+void lift(Call& call, const Block& b, int64_t num, const float* mixed, float* values) {
+    float* of_heads = call.take<float>(b.heads * num * b.latent);
+    float* products = call.take<float>(b.heads * num * b.value);
+    call.each(b.heads, true, [&](int64_t n) {
+        Rows rows = {};
+        rows.columns = b.latent;
+        rows.values = of_heads + n * num * b.latent;
+        for (int64_t t = 0; t < num; t++)
+            memcpy(rows.values + t * b.latent, mixed + (t * b.heads + n) * b.latent, size_t(b.latent) * 4);
+        Weight up = {b.wkv_b.kind, b.value, b.latent, head_rows(b, n, b.nope)};
+        Call alone(&call.cpu, 1);  // takes no memory: multiply needs none
+        multiply(alone, up, rows, num, products + n * num * b.value);
+        for (int64_t t = 0; t < num; t++)
+            memcpy(values + (t * b.heads + n) * b.value, products + (n * num + t) * b.value, size_t(b.value) * 4);
+    });
+}
+
+// x += wo values, then x += experts(norm(x)).
+void finish(Call& call, const Block& b, int64_t num, const Rows& values, float* x) {
     const Isa& cpu = call.cpu;
-    Rows values = take_rows(call, num, b.heads * b.value), normed = take_rows(call, num, b.width);
+    Rows normed = take_rows(call, num, b.width);
     float* projected = call.take<float>(num * b.width);
-    if (is_absorbed) {
-        float* of_heads = call.take<float>(b.heads * num * b.latent);
-        float* products = call.take<float>(b.heads * num * b.value);
-        call.each(b.heads, true, [&](int64_t n) {
-            Rows mixed = {};
-            mixed.columns = b.latent;
-            mixed.values = of_heads + n * num * b.latent;
-            for (int64_t t = 0; t < num; t++)
-                memcpy(mixed.values + t * b.latent, attended + (t * b.heads + n) * b.latent, size_t(b.latent) * 4);
-            Weight up = {b.wkv_b.kind, b.value, b.latent, head_rows(b, n, b.nope)};
-            Call alone(&cpu, 1);  // takes no memory: multiply needs none
-            multiply(alone, up, mixed, num, products + n * num * b.value);
-            for (int64_t t = 0; t < num; t++)
-                memcpy(values.values + (t * b.heads + n) * b.value, products + (n * num + t) * b.value,
-                       size_t(b.value) * 4);
-        });
-    } else {
-        memcpy(values.values, attended, size_t(num * b.heads * b.value) * 4);
-    }
     round_if_asked(call, values, num, has_codes(b.wo.kind));
     multiply(call, b.wo, values, num, projected);
     call.each(num, num > 16, [&](int64_t t) {
@@ -137,4 +147,31 @@ void block_back(Call& call, const Block& b, int64_t num, const float* attended, 
     call.each(num, num > 16, [&](int64_t t) {
         cpu.add_scaled(1.0f, projected + t * b.width, b.width, x + t * b.width);
     });
+}
+
+}  // namespace
+
+void block_whole(Call& call, const Block& b, const Tokens& tokens, const Pages& pages, float scale, int type, float* x) {
+    const int64_t num = tokens.num, width = b.latent + b.rope;
+    Rows values = take_rows(call, num, b.heads * b.value);
+    float* query = call.take<float>((num * b.heads + 4) * width);  // attention looks at four queries at a time
+    float* rows = call.take<float>(num * width);
+    float* mixed = call.take<float>(num * b.heads * b.latent);
+    memset(query + num * b.heads * width, 0, size_t(4 * width) * 4);
+    project(call, b, tokens, x, true, scale, query, rows);
+    round_values(call.cpu, type, num * width, rows);
+    store_rows(call, pages, rows);
+    attend_pages(call, pages, query, b.heads, b.latent, mixed);
+    lift(call, b, num, mixed, values.values);
+    finish(call, b, num, values, x);
+}
+
+void block_front(Call& call, const Block& b, const Tokens& tokens, const float* x, float* query, float* rows) {
+    project(call, b, tokens, x, false, 1.0f, query, rows);
+}
+
+void block_back(Call& call, const Block& b, int64_t num, const float* values, float* x) {
+    Rows kept = take_rows(call, num, b.heads * b.value);
+    memcpy(kept.values, values, size_t(num * b.heads * b.value) * 4);
+    finish(call, b, num, kept, x);
 }

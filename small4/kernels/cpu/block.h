@@ -1,7 +1,8 @@
-// One layer of the model in two calls, around the attention: what lies between the calls is the caller's cache.
+// One layer of the model: as a whole over pages, or in two calls around an attention of the caller's.
 #pragma once
 #include <cstdint>
 
+#include "attention.h"
 #include "call.h"
 #include "matmul.h"
 
@@ -19,10 +20,12 @@ struct Tokens {
     const float *cos, *sin, *growth;
 };
 
-// x [num, width] -> queries and new cache rows [num, latent + rope]. Absorbed queries are [num, heads, latent + rope],
-// others [num, heads, nope + rope].
-void block_front(Call& call, const Block& block, const Tokens& tokens, const float* x, bool is_absorbed, float* query,
-                 float* rows);
+// x [num, width] becomes the layer's output; queries meet the latents themselves. `type` is that of the model: new rows are
+// rounded to it before they are kept.
+void block_whole(Call& call, const Block& block, const Tokens& tokens, const Pages& pages, float scale, int type, float* x);
 
-// What attention gave, [num, heads, latent] if absorbed, else [num, heads, value]; x becomes the layer's output.
-void block_back(Call& call, const Block& block, int64_t num, const float* attended, bool is_absorbed, float* x);
+// x [num, width] -> queries [num, heads, nope + rope] and new cache rows [num, latent + rope].
+void block_front(Call& call, const Block& block, const Tokens& tokens, const float* x, float* query, float* rows);
+
+// What attention gave, [num, heads, value]; x becomes the layer's output.
+void block_back(Call& call, const Block& block, int64_t num, const float* values, float* x);

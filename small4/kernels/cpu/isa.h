@@ -2,11 +2,13 @@
 #pragma once
 #include <cstdint>
 
-enum Type { FLOAT32 = 0, BFLOAT16 = 1 };
+enum Type { FLOAT32 = 0, BFLOAT16 = 1, FLOAT8 = 2 };  // FLOAT8 (e4m3): cached rows only, with a scale each
 enum Kind { PLAIN = 0, INT8 = 1, INT4 = 2, WIDE = 3 };  // PLAIN and WIDE: bfloat16 and float32, row after row
 
 const int GROUP = 32, STRIP = 16;
 const int INT8_TILE = STRIP * GROUP + 32, INT4_TILE = STRIP * GROUP / 2 + 32, INT4_HEAD = 128;
+
+static inline int64_t type_bytes(int type) { return type == FLOAT32 ? 4 : type == BFLOAT16 ? 2 : 1; }
 
 static inline bool has_codes(int64_t kind) { return kind == INT8 || kind == INT4; }
 
@@ -24,6 +26,9 @@ struct Isa {
     const char* name;
     void (*to_float)(const void* in, int type, int64_t count, float* out);
     void (*from_float)(const float* in, int64_t count, int type, void* out);
+    // A cached row in FLOAT8 times its scale; the other way gives the row's scale in bfloat16 (pages.py).
+    void (*from_float8)(const uint8_t* in, float scale, int64_t count, float* out);
+    uint16_t (*to_float8)(const float* in, int64_t count, uint8_t* out);
     void (*round_row)(const Rows& rows, int64_t row, int64_t first_group, int64_t num_groups);  // values -> codes ...
     // out[m][16] = 16 rows of a matrix times rows first .. first + num of the activations.
     void (*strip)(int kind, const void* strip, const Rows& rows, int64_t first, int64_t num, float* out);

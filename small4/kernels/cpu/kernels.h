@@ -59,6 +59,44 @@ void from_float(const float* in, int64_t count, int type, void* out) {
     for (; i < count; i++) halves[i] = round_bfloat16(in[i]);
 }
 
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+// The exponent moves to its place in a float, where it counts from another zero: 2^120 makes up for that, also below the
+// smallest normal number.
+void from_float8(const uint8_t* in, float scale, int64_t count, float* out) {
+    const float factor = scale * 1.329227995784916e36f;
+    for (int64_t i = 0; i < count; i += LANES) {
+        Bytes bytes;
+        memcpy(&bytes, in + i, sizeof bytes);
+        Words wide = __builtin_convertvector(bytes, Words);
+        store(out + i, (Floats)((wide & 127) << 20 | (wide & 128) << 24) * all(factor));
+    }
+}
+
+uint16_t to_float8(const float* in, int64_t count, uint8_t* out) {
+    Floats largest = {};
+    for (int64_t i = 0; i < count; i += LANES) largest = larger(largest, larger(load(in + i), -load(in + i)));
+    float exact = largest_of(largest) / 448.0f;
+    uint16_t narrow = round_bfloat16(exact > 1e-12f ? exact : 1e-12f);
+    for (int64_t i = 0; i < count; i++)
+        if (in[i] != in[i]) narrow = 0x7fc0;  // one NaN makes the row NaN
+    const Floats scale = all(one_bfloat16(narrow));
+    for (int64_t i = 0; i < count; i += LANES) {
+        Floats value = load(in + i) / scale;
+        Words sign = (Words)value >> 24 & 128;
+        Floats size = (Floats)((Words)value & 0x7fffffff);
+        size = size < all(448.0f) ? size : all(448.0f);
+        Words bits = (Words)size;
+        Words normal = ((bits + 0x7ffff + (bits >> 20 & 1)) >> 20) - (120 << 3);
+        Floats steps = size * all(512.0f) + all(12582912.0f) - all(12582912.0f);  // below 2^-6 in steps of 2^-9
+        Words small = (Words)__builtin_convertvector(steps, Ints);
+        Words code = (size < all(0.015625f) ? small : normal) | sign;
+        Bytes bytes = __builtin_convertvector(code, Bytes);
+        memcpy(out + i, &bytes, sizeof bytes);
+    }
+    return narrow;
+}
+
 void round_row(const Rows& rows, int64_t row, int64_t first_group, int64_t num_groups) {
     int64_t groups = rows.columns / GROUP;
     for (int64_t g = first_group; g < first_group + num_groups; g++) {
@@ -69,7 +107,6 @@ void round_row(const Rows& rows, int64_t row, int64_t first_group, int64_t num_g
         Floats magic = all(12582912.0f);  // adding it rounds to the nearest whole number, halves to the even one
         Ints a = __builtin_convertvector(low * all(inverse) + magic - magic, Ints);
         Ints b = __builtin_convertvector(high * all(inverse) + magic - magic, Ints);
-        typedef int8_t Bytes __attribute__((vector_size(16)));
         Bytes narrow_a = __builtin_convertvector(a, Bytes), narrow_b = __builtin_convertvector(b, Bytes);
         int8_t* codes = rows.codes + row * rows.columns + g * GROUP;
         memcpy(codes, &narrow_a, sizeof narrow_a);
@@ -238,6 +275,6 @@ void add_rows(int kind, const void* rows, const float* factors, int64_t num, int
 
 }  // namespace
 
-#define DEFINE_ISA(VARIABLE, NAME, PACK)                                                                        \
-    extern const Isa VARIABLE = {NAME,   to_float, from_float, round_row,  strip,          swiglu, attend, dot, \
-                                 add_scaled, one_exponential, PACK, add_rows}
+#define DEFINE_ISA(VARIABLE, NAME, PACK)                                                                    \
+    extern const Isa VARIABLE = {NAME,   to_float, from_float, from_float8, to_float8,       round_row, strip, \
+                                 swiglu, attend,   dot,        add_scaled,  one_exponential, PACK,      add_rows}

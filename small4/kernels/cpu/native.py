@@ -13,22 +13,25 @@ from torch import Tensor
 from small4.kernels.block import BlockWeights
 from small4.kernels.cpu.binding import (
     KINDS,
+    LANES,
+    MAX_WIDTH,
+    OUTSIDE_PAGES,
     TYPES,
     Library,
-    PagedAttentionStruct,
     Weight,
     WeightStruct,
+    can_attend,
     check_rows,
     check_tensors,
     experts_struct,
     load_library,
+    pages_struct,
     raise_for,
     struct_of,
 )
 from small4.kernels.cpu.native_block import NativeBlock
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import Kind, PackedWeight, empty, pack
-
-MAX_WIDTH, LANES = 1024, 16  # of a cached row, in values; attention.h and kernels.h
 
 
 class NativeKernels:
@@ -59,41 +62,37 @@ class NativeKernels:
         return NativeExperts(self._library, w13, w2, shared)
 
     def can_attend(self, width: int, latent_width: int) -> bool:
-        return width % LANES == 0 and latent_width % LANES == 0 and width <= MAX_WIDTH
+        return can_attend(width, latent_width)
 
     def block(self, weights: BlockWeights) -> NativeBlock:
         return NativeBlock(self._library, weights)
 
-    def paged_latent_attention(
-        self,
-        query_TNC: Tensor,
-        rows_PBC: Tensor,
-        tables: Tensor,
-        query_starts: Tensor,
-        context_lengths: Tensor,
-        latent_width: int,
-        scale: float,
-    ) -> Tensor:
+    def store_rows(self, pages: Pages, rows_TC: Tensor) -> None:
+        """`pages.store`, bit for bit."""
+        rows_TC = rows_TC.contiguous()
+        check_tensors(rows_TC)
+        if rows_TC.shape != (len(pages.slots_T), pages.rows_PBC.shape[2]):
+            raise ValueError(f"rows are {list(rows_TC.shape)}, the cache takes one of its rows per slot")
+        struct = pages_struct(pages)
+        code = self._library.store_rows(
+            *(self._library.isa, torch.get_num_threads(), ctypes.addressof(struct)),
+            *(rows_TC.data_ptr(), TYPES[rows_TC.dtype]),
+        )
+        raise_for(code, OUTSIDE_PAGES)
+
+    def paged_latent_attention(self, query_TNC: Tensor, pages: Pages, latent_width: int, scale: float) -> Tensor:
         """`reference.paged_latent_attention`, for widths that `can_attend`."""
         num_tokens, heads, width = query_TNC.shape
-        num_blocks, block_size = rows_PBC.shape[:2]
-        if not self.can_attend(width, latent_width):
+        if not can_attend(width, latent_width) or width != pages.rows_PBC.shape[2]:
             raise ValueError(f"rows of {width} with a latent of {latent_width}: multiples of {LANES} up to {MAX_WIDTH}")
-        tensors = [query_TNC.contiguous(), rows_PBC]
-        integers = [x.to(torch.int32).contiguous() for x in (tables, query_starts, context_lengths)]
-        check_tensors(*tensors)
-        call = PagedAttentionStruct(
-            *(tensors[0].data_ptr(), heads, width, latent_width),
-            *(rows_PBC.data_ptr(), TYPES[rows_PBC.dtype], block_size),
-            *(x.data_ptr() for x in integers),
-            *(len(context_lengths), tables.shape[1], num_blocks),
-        )
+        query_TNC, struct = query_TNC.contiguous(), pages_struct(pages)
+        check_tensors(query_TNC)
         out_TNL = query_TNC.new_empty(num_tokens, heads, latent_width)
         code = self._library.attention(
-            *(self._library.isa, torch.get_num_threads()),
-            *(ctypes.byref(call), TYPES[query_TNC.dtype], scale, out_TNL.data_ptr()),
+            *(self._library.isa, torch.get_num_threads(), ctypes.addressof(struct), num_tokens, heads, latent_width),
+            *(query_TNC.data_ptr(), TYPES[query_TNC.dtype], scale, out_TNL.data_ptr()),
         )
-        raise_for(code, "a block id, or a sequence with more queries than rows")
+        raise_for(code, OUTSIDE_PAGES)
         return out_TNL
 
 

@@ -1,4 +1,4 @@
-"""A whole layer but its attention in two calls of the C++ library: for one token, calls cost more than sums."""
+"""A layer in one call of the C++ library, or in two around an attention: for one token, calls cost more than sums."""
 
 import ctypes
 
@@ -7,16 +7,20 @@ from torch import Tensor
 
 from small4.kernels.block import BlockWeights
 from small4.kernels.cpu.binding import (
+    OUTSIDE_PAGES,
     TYPES,
     ExpertWeightsStruct,
     Library,
     WeightStruct,
+    can_attend,
     check_rows,
     check_tensors,
     experts_struct,
+    pages_struct,
     raise_for,
     struct_of,
 )
+from small4.kernels.pages import Pages
 from small4.kernels.quantized import STRIP
 
 
@@ -41,7 +45,7 @@ class _Tokens(ctypes.Structure):
 
 
 class NativeBlock:
-    """What comes before a layer's attention, and what comes after it."""
+    """`ops.FusedBlock` with the weights of one layer."""
 
     def __init__(self, library: Library, weights: BlockWeights) -> None:
         self._library, self._weights = library, weights
@@ -66,45 +70,59 @@ class NativeBlock:
             *(struct_of(weights.wo), struct_of(self._gate), routed, shared),
         )
         self._check_shapes()
+        if not can_attend(self.latent + self.rope, self.latent):
+            raise ValueError(f"cached rows of {self.latent} + {self.rope} values do not fit the kernel")
         self._address = ctypes.addressof(self._block)
 
-    def front(
-        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, *, is_absorbed: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Queries [T, N, L + R] if absorbed, else [T, N, P + R], and new cache rows [T, L + R]."""
-        num = check_rows(x_TD, self.width)
-        tables = (cos_TR, sin_TR) if growth is None else (cos_TR, sin_TR, growth)
-        check_tensors(*tables)
-        if (
-            any(table.dtype != x_TD.dtype or table.shape[0] != num for table in tables)
-            or cos_TR.shape[1] * 2 != self.rope
-        ):
-            raise ValueError("the tables of positions do not fit the rows")
-        tokens = _Tokens(num, *(table.data_ptr() for table in tables))
-        row_width = self.latent + self.rope
-        query = x_TD.new_empty(num, self.heads, row_width if is_absorbed else self.nope + self.rope)
-        rows_TC = x_TD.new_empty(num, row_width)
+    def whole(
+        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: Pages, scale: float
+    ) -> Tensor:
+        """The layer's output [T, D] over pages, which keep the new rows."""
+        tokens, struct = self._tokens(x_TD, cos_TR, sin_TR, growth), pages_struct(pages)
+        if struct.width != self.latent + self.rope:
+            raise ValueError(f"cached rows have {struct.width} values, the layer makes {self.latent + self.rope}")
+        out_TD = torch.empty_like(x_TD)
+        code = self._library.block(
+            *(self._library.isa, torch.get_num_threads(), self._address, ctypes.addressof(tokens)),
+            *(ctypes.addressof(struct), scale, x_TD.data_ptr(), TYPES[x_TD.dtype], out_TD.data_ptr()),
+        )
+        raise_for(code, OUTSIDE_PAGES)
+        return out_TD
+
+    def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Queries [T, N, P + R] and new cache rows [T, L + R]."""
+        tokens = self._tokens(x_TD, cos_TR, sin_TR, growth)
+        query_TNH = x_TD.new_empty(tokens.num, self.heads, self.nope + self.rope)
+        rows_TC = x_TD.new_empty(tokens.num, self.latent + self.rope)
         code = self._library.block_front(
             *(self._library.isa, torch.get_num_threads(), self._address, ctypes.addressof(tokens)),
-            *(x_TD.data_ptr(), TYPES[x_TD.dtype], is_absorbed, query.data_ptr(), rows_TC.data_ptr()),
+            *(x_TD.data_ptr(), TYPES[x_TD.dtype], query_TNH.data_ptr(), rows_TC.data_ptr()),
         )
         raise_for(code, "")
-        return query, rows_TC
+        return query_TNH, rows_TC
 
-    def back(self, x_TD: Tensor, attended: Tensor, *, is_absorbed: bool) -> Tensor:
-        """The layer's output, from its input and mixes [T, N, L] if absorbed, else values [T, N, V]."""
+    def back(self, x_TD: Tensor, values_TNV: Tensor) -> Tensor:
+        """The layer's output from its input and the values that attention gave."""
         num = check_rows(x_TD, self.width)
-        attended = attended.contiguous()
-        width = self.latent if is_absorbed else self._block.value
-        if attended.shape != (num, self.heads, width) or attended.dtype != x_TD.dtype:
-            raise ValueError(f"attention gave {list(attended.shape)}, wanted is {[num, self.heads, width]}")
+        values_TNV = values_TNV.contiguous()
+        if values_TNV.shape != (num, self.heads, self._block.value) or values_TNV.dtype != x_TD.dtype:
+            wanted = [num, self.heads, self._block.value]
+            raise ValueError(f"attention gave {list(values_TNV.shape)}, wanted is {wanted}")
         out_TD = torch.empty_like(x_TD)
         code = self._library.block_back(
             *(self._library.isa, torch.get_num_threads(), self._address, num),
-            *(x_TD.data_ptr(), attended.data_ptr(), TYPES[x_TD.dtype], is_absorbed, out_TD.data_ptr()),
+            *(x_TD.data_ptr(), values_TNV.data_ptr(), TYPES[x_TD.dtype], out_TD.data_ptr()),
         )
         raise_for(code, "")
         return out_TD
+
+    def _tokens(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> _Tokens:
+        num = check_rows(x_TD, self.width)
+        tables = (cos_TR, sin_TR) if growth is None else (cos_TR, sin_TR, growth)
+        check_tensors(*tables)
+        if any(x.dtype != x_TD.dtype or x.shape[0] != num for x in tables) or cos_TR.shape[1] * 2 != self.rope:
+            raise ValueError("the tables of positions do not fit the rows")
+        return _Tokens(num, *(table.data_ptr() for table in tables))
 
     def _check_shapes(self) -> None:
         """Every matrix against the widths that the kernel takes from elsewhere, lest it read past an end."""
