@@ -59,12 +59,13 @@ class TorchLinear:
     def __call__(self, x_TD: Tensor) -> Tensor:
         if self.weight is not None:
             return linear(x_TD, self.weight)
-        products = [
-            torch.ops.aten._weight_int4pack_mm_for_cpu(x_TD, codes, GROUP, scales.to(x_TD.dtype))
-            for codes, scales in self.parts
-        ]
-        total: Tensor = products[0] if len(products) == 1 else products[0] + products[1]
-        return total[:, : self.num_rows]
+        if self.parts[0][1].dtype != x_TD.dtype:  # once: a model keeps to one type
+            self.parts = [(codes, scales.to(x_TD.dtype)) for codes, scales in self.parts]
+        run = torch.ops.aten._weight_int4pack_mm_for_cpu
+        total: Tensor = run(x_TD, self.parts[0][0], GROUP, self.parts[0][1])
+        for codes, scales in self.parts[1:]:
+            total += run(x_TD, codes, GROUP, scales)
+        return total if total.shape[1] == self.num_rows else total[:, : self.num_rows]
 
 
 class TorchExperts:
@@ -84,11 +85,19 @@ class TorchExperts:
             run = few_experts if x_TD.shape[0] <= 2 else sorted_experts
             out_TD = run(x_TD, weights_TK, expert_ids_TK, *self.plain)
         else:
-            out_TD = self._routed(x_TD, weights_TK, expert_ids_TK)
+            run_packed = self._few if x_TD.shape[0] == 1 else self._routed
+            out_TD = run_packed(x_TD, weights_TK, expert_ids_TK)
         if self.shared is not None:
             w13, w2 = self.shared
             out_TD = out_TD + w2(swiglu(w13(x_TD)))
         return out_TD
+
+    def _few(self, x_1D: Tensor, weights_1K: Tensor, expert_ids_1K: Tensor) -> Tensor:
+        """As `_routed` for one token, with fewer calls: nothing to sort or to gather."""
+        experts = [self.packed[expert_id] for expert_id in expert_ids_1K[0].tolist()]
+        hidden_KF = swiglu(torch.cat([w13(x_1D) for w13, _ in experts]))
+        rows_KD = torch.cat([w2(hidden_1F) for (_, w2), hidden_1F in zip(experts, hidden_KF.split(1), strict=True)])
+        return weights_1K.to(rows_KD.dtype) @ rows_KD
 
     def _routed(self, x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor) -> Tensor:
         experts_per_token = expert_ids_TK.shape[1]

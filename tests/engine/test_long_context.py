@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from small4.llm import MAX_CONTEXT
 from small4.model.attention import Form, LatentProjection, attend
+from small4.providers.local import MAX_CONTEXT
 from tests.engine.tiny import tiny_model
 from tests.paged import PagedSequence
 
@@ -36,7 +36,7 @@ def test_the_last_tokens_of_the_longest_context(is_native: bool) -> None:
     paged = PagedSequence(model.config, MAX_CONTEXT, torch.float32, block_size=64, is_native=is_native)
     slots_S = (torch.tensor(paged.sequence.blocks)[:, None] * 64 + torch.arange(64)).flatten()[:held]
     for layer, rows_SC in enumerate(rows):
-        paged.cache.write(layer, slots_S, rows_SC[:held])
+        paged.cache.layers[layer].view(-1, rows_SC.shape[1])[slots_S] = rows_SC[:held]
     paged.length = held
     tokens_T = torch.randint(20, 3000, (NEW + STEPS,), generator=generator)
     start = 0

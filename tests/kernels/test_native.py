@@ -12,7 +12,7 @@ from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind, PackedWeight, pack, packed_experts, packed_linear
 from small4.kernels.reference import routed_experts, swiglu
 
-ISAS = ("avx512-vnni", "avx2", "plain")
+ISAS = ("avx512-bf16", "avx512-vnni", "avx2", "plain")
 
 
 @pytest.fixture(params=ISAS)

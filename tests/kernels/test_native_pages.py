@@ -5,9 +5,11 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch import Tensor
 
 from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
+from small4.kernels.pages import Pages
 from small4.kernels.reference import paged_latent_attention
 from tests.kernels.test_native import ISAS, assert_near
 from tests.kernels.test_paged_latent_attention import LATENT, ROPE, SCALE, scattered
@@ -37,12 +39,15 @@ def test_attention_over_pages_equals_the_definition(
     assert_near(found, wanted, 3e-6)
     if dtype == torch.bfloat16:
         narrow = kernels.paged_latent_attention(case.query_TNC, case.pages, LATENT, SCALE)
-        assert torch.equal(narrow, found.to(torch.bfloat16))
+        assert_near(narrow, wanted, 2**-7)  # queries, weights and the result may each be rounded
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("is_fp8", [False, True])
-def test_attention_of_a_sequence_does_not_depend_on_the_batch(kernels: NativeKernels, is_fp8: bool) -> None:
-    case = scattered([1, 2, 1], [300, 40, 600], block_size=8, is_fp8=is_fp8)
+def test_attention_of_a_sequence_does_not_depend_on_the_batch(
+    kernels: NativeKernels, is_fp8: bool, dtype: torch.dtype
+) -> None:
+    case = scattered([1, 2, 1], [300, 40, 600], block_size=8, dtype=dtype, is_fp8=is_fp8)
     together = kernels.paged_latent_attention(case.query_TNC, case.pages, LATENT, SCALE)
     for index, (start, end) in enumerate(pairwise(case.pages.query_starts.tolist())):
         one = slice(index, index + 1)
@@ -75,14 +80,19 @@ def test_rows_are_kept_byte_for_byte_as_the_definition_keeps_them(
     rows_TC[3] = torch.logspace(-8, 2, LATENT + ROPE)
     rows_TC[4] = -rows_TC[3] * 1e20
     rows_TC[5] = torch.arange(LATENT + ROPE) / 64  # in fp8 many of these lie half way between two numbers
-    kept = [tensor for tensor in (case.pages.rows_PBC, case.pages.scales_PB) if tensor is not None]
     case.pages.store(rows_TC)
-    wanted = [tensor.view(torch.uint8).clone() for tensor in kept]
-    for tensor in kept:
-        tensor.view(torch.uint8).fill_(255)
+    wanted = kept(case.pages)
+    for tensor in (case.pages.rows_PBC, case.pages.scales_PB):
+        if tensor is not None:
+            tensor.view(torch.uint8).fill_(7)
     kernels.store_rows(case.pages, rows_TC)
-    found = [tensor.view(torch.uint8).flatten(0, 1)[case.pages.slots_T] for tensor in kept]
-    assert all(torch.equal(a, b.flatten(0, 1)[case.pages.slots_T]) for a, b in zip(found, wanted, strict=True))
+    assert all(map(torch.equal, kept(case.pages), wanted))
+
+
+def kept(pages: Pages) -> list[Tensor]:
+    """The bytes of the pass's own rows and their scales."""
+    tensors = (pages.rows_PBC.view(torch.uint8), pages.scales_PB)
+    return [tensor.flatten(0, 1)[pages.slots_T] for tensor in tensors if tensor is not None]
 
 
 def test_an_fp8_row_with_a_number_that_is_none_shows(kernels: NativeKernels) -> None:

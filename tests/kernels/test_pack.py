@@ -7,11 +7,12 @@ from torch import Tensor
 from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind, pack
+from tests.kernels.test_native import ISAS
 
 KINDS: tuple[Kind, ...] = ("int8", "int4")
 
 
-@pytest.fixture(params=("avx512-vnni", "avx2", "plain"))
+@pytest.fixture(params=ISAS)
 def kernels(request: pytest.FixtureRequest) -> NativeKernels:
     try:
         return NativeKernels(find_or_build(), request.param)

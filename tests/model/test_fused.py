@@ -18,10 +18,11 @@ from small4.model.quantize import fuse_model, plain_shared, quantize_model
 from small4.model.transformer import Transformer
 from small4.train.optim import initialise
 from small4.train.presets import preset
+from tests.kernels.test_native import ISAS
 from tests.paged import PagedSequence
 
 
-@pytest.fixture(params=("avx512-vnni", "avx2", "plain"))
+@pytest.fixture(params=ISAS)
 def kernels(request: pytest.FixtureRequest) -> NativeKernels:
     try:
         return NativeKernels(find_or_build(), request.param)

@@ -21,6 +21,7 @@ struct Task {
 
 struct Queries {
     const float* values;
+    const uint16_t* halves;  // the same in bfloat16, where the products are to be in it; else null
     int64_t heads, latent;
 };
 
@@ -35,27 +36,46 @@ float one_bfloat16(uint16_t half) {
     return value;
 }
 
-// A row as floats, in place where it is stored so.
-const float* row_at(const Isa& cpu, const Pages& pages, int64_t slot, float* room) {
-    const int64_t bytes = pages.width * type_bytes(int(pages.type));
-    const char* from = static_cast<const char*>(pages.rows) + slot * bytes;
-    if (pages.type == FLOAT32) return reinterpret_cast<const float*>(from);
-    if (pages.type == FLOAT8)
-        cpu.from_float8(reinterpret_cast<const uint8_t*>(from), one_bfloat16(pages.scales[slot]), pages.width, room);
-    else
-        cpu.to_float(from, BFLOAT16, pages.width, room);
-    return room;
+const char* stored_row(const Pages& pages, int64_t slot) {
+    return static_cast<const char*>(pages.rows) + slot * pages.width * type_bytes(int(pages.type));
 }
+
+// 16 rows as the kernels take them: where they lie, or converted.
+struct Tile {
+    alignas(64) float room[ROWS * MAX_WIDTH];
+    const float* rows[ROWS];
+    const uint16_t* halves[ROWS];
+    float scales[ROWS];  // of halves
+
+    void put(const Isa& cpu, const Pages& pages, int64_t slot, int64_t i) {
+        const char* from = stored_row(pages, slot);
+        const uint8_t* bytes = reinterpret_cast<const uint8_t*>(from);
+        rows[i] = room + i * pages.width;
+        if (pages.type == FLOAT32)
+            rows[i] = reinterpret_cast<const float*>(from);
+        else if (pages.type == FLOAT8)
+            cpu.from_float8(bytes, one_bfloat16(pages.scales[slot]), pages.width, room + i * pages.width);
+        else
+            cpu.to_float(from, BFLOAT16, pages.width, room + i * pages.width);
+    }
+
+    void put_halves(const Isa& cpu, const Pages& pages, int64_t slot, int64_t i) {
+        const char* from = stored_row(pages, slot);
+        uint16_t* converted = reinterpret_cast<uint16_t*>(room + i * pages.width);
+        halves[i] = pages.type == FLOAT8 ? converted : reinterpret_cast<const uint16_t*>(from);
+        scales[i] = pages.type == FLOAT8 ? one_bfloat16(pages.scales[slot]) : 1.0f;
+        if (pages.type == FLOAT8) cpu.halves->from_float8(reinterpret_cast<const uint8_t*>(from), pages.width, converted);
+    }
+};
 
 void walk(const Isa& cpu, const Pages& pages, const Queries& queries, const Task& task) {
     const int64_t length = pages.lengths[task.sequence], heads = queries.heads, latent = queries.latent;
     const int64_t tokens = pages.starts[task.sequence + 1] - pages.starts[task.sequence];
     const int32_t* table = pages.tables + task.sequence * pages.max_blocks;
     const int64_t padded = (task.num_queries + 3) / 4 * 4;
-    const float* query = queries.values + (pages.starts[task.sequence] * heads + task.first_query) * pages.width;
-    alignas(64) float floats[ROWS * MAX_WIDTH];
-    const float* rows[ROWS];
-    uint32_t seen[4 * 64];
+    const int64_t first = (pages.starts[task.sequence] * heads + task.first_query) * pages.width;
+    Tile tile;
+    uint32_t seen[256];
     for (int64_t q = 0; q < padded; q++) {
         task.largest[q] = LOWEST;
         task.total[q] = 0;
@@ -63,19 +83,24 @@ void walk(const Isa& cpu, const Pages& pages, const Queries& queries, const Task
     memset(task.mixed, 0, size_t(padded * latent) * 4);
     for (int64_t row = task.first_row; row < task.end_row; row += ROWS) {
         int64_t num = task.end_row - row < ROWS ? task.end_row - row : ROWS;
-        for (int64_t i = 0; i < num; i++)
-            rows[i] = row_at(cpu, pages, slot_of(pages, table, row + i), floats + i * pages.width);
-        for (int64_t i = num; i < ROWS; i++) rows[i] = rows[0];
+        for (int64_t i = 0; i < ROWS; i++) {  // past the end the first row again, which nobody sees there
+            int64_t slot = slot_of(pages, table, row + (i < num ? i : 0));
+            queries.halves ? tile.put_halves(cpu, pages, slot, i) : tile.put(cpu, pages, slot, i);
+        }
         for (int64_t q = 0; q < padded; q += 256) {
-            int64_t some = padded - q < 256 ? padded - q : 256;
+            int64_t some = padded - q < 256 ? padded - q : 256, at = first + q * pages.width;
             for (int64_t i = 0; i < some; i++) {
                 int64_t token = (task.first_query + q + i) / heads;
                 int64_t visible = length - tokens + token + 1 - row;
                 if (visible > num) visible = num;
                 seen[i] = uint32_t(visible > 0 ? visible : 0);
             }
-            cpu.attend(rows, seen, query + q * pages.width, some, pages.width, latent, task.largest + q, task.total + q,
-                       task.mixed + q * latent);
+            float *largest = task.largest + q, *total = task.total + q, *mixed = task.mixed + q * latent;
+            if (queries.halves)
+                cpu.halves->attend(tile.halves, tile.scales, seen, queries.halves + at, some, pages.width, latent,
+                                   largest, total, mixed);
+            else
+                cpu.attend(tile.rows, seen, queries.values + at, some, pages.width, latent, largest, total, mixed);
         }
     }
 }
@@ -109,8 +134,15 @@ void store_rows(Call& call, const Pages& pages, const float* rows) {
     });
 }
 
-void attend_pages(Call& call, const Pages& pages, const float* query, int64_t heads, int64_t latent, float* out) {
-    const Queries all = {query, heads, latent};
+void attend_pages(Call& call, const Pages& pages, const float* query, int type, int64_t heads, int64_t latent,
+                  float* out) {
+    Queries all = {query, nullptr, heads, latent};
+    if (call.cpu.halves && type == BFLOAT16 && pages.type != FLOAT32) {
+        const int64_t count = (num_tokens(pages) * heads + 4) * pages.width;
+        uint16_t* halves = call.take<uint16_t>(count);
+        call.cpu.from_float(query, count, BFLOAT16, halves);
+        all.halves = halves;
+    }
     std::vector<Task> tasks;
     std::vector<int64_t> first_task;  // of each sequence
     int64_t num_parts = 0;

@@ -22,8 +22,9 @@ void check_pages(const Pages& pages);
 // Keep one row [width] per token of the pass.
 void store_rows(Call& call, const Pages& pages, const float* rows);
 
-// `query` [tokens + some padding, heads, width] is scaled; out is [tokens, heads, latent]. Width and latent are multiples
-// of 16, width at most MAX_WIDTH, and four more queries can be read behind the last.
-void attend_pages(Call& call, const Pages& pages, const float* query, int64_t heads, int64_t latent, float* out);
+// `query` [tokens, heads, width] is scaled, and four more queries can be read behind the last; out is [tokens, heads,
+// latent]. Width and latent are multiples of 16, width at most MAX_WIDTH. `type` is that of the model: in bfloat16 queries
+// and the weights of rows may be rounded to it, as the definition does.
+void attend_pages(Call& call, const Pages& pages, const float* query, int type, int64_t heads, int64_t latent, float* out);
 
 const int64_t MAX_WIDTH = 1024;

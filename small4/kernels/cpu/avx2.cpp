@@ -109,5 +109,5 @@ void strip_int8(const uint8_t* strip, const Rows& rows, int64_t first, int64_t n
 
 #include "kernels.h"
 
-DEFINE_ISA(AVX2_ISA, "avx2", pack_avx2);
+DEFINE_ISA(AVX2_ISA, "avx2", nullptr, pack_avx2);
 #endif

@@ -161,7 +161,7 @@ void block_whole(Call& call, const Block& b, const Tokens& tokens, const Pages& 
     project(call, b, tokens, x, true, scale, query, rows);
     round_values(call.cpu, type, num * width, rows);
     store_rows(call, pages, rows);
-    attend_pages(call, pages, query, b.heads, b.latent, mixed);
+    attend_pages(call, pages, query, type, b.heads, b.latent, mixed);
     lift(call, b, num, mixed, values.values);
     finish(call, b, num, values, x);
 }

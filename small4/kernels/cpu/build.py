@@ -22,8 +22,13 @@ COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-std=c++17", "-O3", "-fPIC", "-pthread", "-ffp-contract=fast", "-fvisibility=default")
 AVX512 = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx2", "-mfma")
 AVX2 = ("-mavx2", "-mfma")
-# On x86-64; elsewhere these files are empty.
-FLAGS_OF = {"avx512.cpp": AVX512, "avx2.cpp": AVX2, "pack_avx512.cpp": AVX512, "pack_avx2.cpp": AVX2}
+FLAGS_OF = {  # on x86-64; elsewhere these files are empty
+    "avx512_bf16.cpp": (*AVX512, "-mavx512bf16"),
+    "avx512.cpp": AVX512,
+    "avx2.cpp": AVX2,
+    "pack_avx512.cpp": AVX512,
+    "pack_avx2.cpp": AVX2,
+}
 UNFUSED = ("-ffp-contract=off",)  # for the packer, which rounds as its definition does
 BUILD_SECONDS = 300  # a compiler that takes longer hangs
 

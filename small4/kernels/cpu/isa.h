@@ -22,8 +22,17 @@ struct Rows {
     int32_t* offsets;  // -128 times the sum of the codes of the group
 };
 
+// What only processors have that multiply bfloat16 themselves.
+struct HalfDots {
+    // As `Isa::attend`, over rows in bfloat16 with a scale each; queries in bfloat16.
+    void (*attend)(const uint16_t* const* rows, const float* scales, const uint32_t* seen, const uint16_t* query,
+                   int64_t num_queries, int64_t width, int64_t latent, float* largest, float* total, float* mixed);
+    void (*from_float8)(const uint8_t* in, int64_t count, uint16_t* out);  // without its scale
+};
+
 struct Isa {
     const char* name;
+    const HalfDots* halves;  // or null
     void (*to_float)(const void* in, int type, int64_t count, float* out);
     void (*from_float)(const float* in, int64_t count, int type, void* out);
     // A cached row in FLOAT8 times its scale; the other way gives the row's scale in bfloat16 (pages.py).
@@ -50,6 +59,7 @@ void pack_plain(int kind, const void* rows, int type, int64_t num, int64_t colum
 #if defined(__x86_64__)
 extern const Isa AVX2_ISA;
 extern const Isa AVX512_ISA;
+extern const Isa AVX512_BF16_ISA;
 void pack_avx2(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
 void pack_avx512(int kind, const void* rows, int type, int64_t num, int64_t columns, uint8_t* strip);
 #endif

@@ -215,25 +215,29 @@ inline void mix(const float* const* rows, const float (*weights)[LANES], const f
         for (int v = 0; v < V; v++) store(mixed + q * latent + at + v * LANES, sums[q][v]);
 }
 
-void attend(const float* const* rows, const uint32_t* seen, const float* query, int64_t num_queries, int64_t width,
-            int64_t latent, float* largest, float* total, float* mixed) {
+// Weights e^(score - largest) of the rows that one query sees, and how much its sums so far are `kept`.
+inline Floats soften(Floats scores, uint32_t seen, float& largest, float& total, float& kept) {
     Ints lane;
     for (int i = 0; i < LANES; i++) lane[i] = i;
+    Ints visible = lane < Ints{} + int32_t(seen);
+    scores = visible ? scores : all(-INFINITY);
+    float before = largest, now = largest_of(scores);
+    if (now < before) now = before;
+    Floats p = exponential(scores - all(now));
+    kept = one_exponential(before - now);
+    total = total * kept + sum_of(p);
+    largest = now;
+    return p;
+}
+
+void attend(const float* const* rows, const uint32_t* seen, const float* query, int64_t num_queries, int64_t width,
+            int64_t latent, float* largest, float* total, float* mixed) {
     for (int64_t first = 0; first < num_queries; first += 4) {
         Floats scores[4];
         float weights[4][LANES], kept[4];
         score(rows, query + first * width, width, scores);
-        for (int q = 0; q < 4; q++) {
-            Ints visible = lane < Ints{} + int32_t(seen[first + q]);
-            scores[q] = visible ? scores[q] : all(-INFINITY);
-            float before = largest[first + q], now = largest_of(scores[q]);
-            if (now < before) now = before;
-            Floats p = exponential(scores[q] - all(now));
-            kept[q] = one_exponential(before - now);
-            total[first + q] = total[first + q] * kept[q] + sum_of(p);
-            largest[first + q] = now;
-            store(weights[q], p);
-        }
+        for (int q = 0; q < 4; q++)
+            store(weights[q], soften(scores[q], seen[first + q], largest[first + q], total[first + q], kept[q]));
         float* to = mixed + first * latent;
         int64_t at = 0;
         for (; at + 4 * LANES <= latent; at += 4 * LANES) mix<4>(rows, weights, kept, at, latent, to);
@@ -275,6 +279,6 @@ void add_rows(int kind, const void* rows, const float* factors, int64_t num, int
 
 }  // namespace
 
-#define DEFINE_ISA(VARIABLE, NAME, PACK)                                                                    \
-    extern const Isa VARIABLE = {NAME,   to_float, from_float, from_float8, to_float8,       round_row, strip, \
-                                 swiglu, attend,   dot,        add_scaled,  one_exponential, PACK,      add_rows}
+#define DEFINE_ISA(VARIABLE, NAME, HALVES, PACK)                                                               \
+    extern const Isa VARIABLE = {NAME,   HALVES, to_float, from_float, from_float8,     to_float8, round_row, strip, \
+                                 swiglu, attend, dot,      add_scaled, one_exponential, PACK,      add_rows}

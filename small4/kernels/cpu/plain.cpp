@@ -61,4 +61,4 @@ void strip_int4(const uint8_t* strip, const Rows& rows, int64_t first, int64_t n
 
 #include "kernels.h"
 
-DEFINE_ISA(PLAIN_ISA, "plain", pack_plain);
+DEFINE_ISA(PLAIN_ISA, "plain", nullptr, pack_plain);

@@ -1,5 +1,5 @@
 // AVX-512 with VNNI: one instruction multiplies 64 unsigned by 64 signed bytes and sums them in fours, a row per lane.
-#if defined(__x86_64__)
+#pragma once
 #include <immintrin.h>
 
 #include "isa.h"
@@ -114,7 +114,4 @@ void strip_int8(const uint8_t* strip, const Rows& rows, int64_t first, int64_t n
 
 }  // namespace
 
-#include "kernels.h"
-
-DEFINE_ISA(AVX512_ISA, "avx512-vnni", pack_avx512);
-#endif
+#undef BY_ROWS
