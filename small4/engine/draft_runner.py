@@ -66,17 +66,22 @@ class DraftRunner:
     def follow(self, batch: StepBatch, hidden_TD: Tensor) -> None:
         """Take in the hidden states of a step, once its tokens are appended and counted."""
         due: list[tuple[Seat, Tensor]] = []
+        to_rows, to_places, sources = list[int](), list[int](), list[int]()  # of states that wait
         for run, first in zip(batch.runs, batch.starts, strict=False):
             if run.sequence.status != "running":
                 continue
             seat = self._seat(run)
             end = run.sequence.num_computed
-            hidden_XD = hidden_TD[first : first + end - run.start]
+            count = end - run.start
             if end // self.block_size > seat.start // self.block_size:
-                due.append((seat, torch.cat([self._waiting_states(seat), hidden_XD])))
+                due.append((seat, torch.cat([self._waiting_states(seat), hidden_TD[first : first + count]])))
             else:
-                self.waiting[seat.row, torch.arange(run.start, end) % self.block_size] = hidden_XD
+                to_rows += [seat.row] * count
+                to_places += [place % self.block_size for place in range(run.start, end)]
+                sources += range(first, first + count)
             seat.end, seat.has_guess = end, False
+        if sources:
+            self.waiting[to_rows, to_places] = hidden_TD[sources]
         if due:
             self._make_rows(due)
 
@@ -120,7 +125,8 @@ class DraftRunner:
         return seat
 
     def _waiting_states(self, seat: Seat) -> Tensor:
-        return self.waiting[seat.row, torch.arange(seat.start, seat.end) % self.block_size]
+        first = seat.start % self.block_size  # what waits lies in one block
+        return self.waiting[seat.row, first : first + seat.end - seat.start]
 
     def _make_rows(self, due: Items[tuple[Seat, Tensor]]) -> None:
         """Rows of all states that are given, in one pass; each seat keeps its last output."""
@@ -130,9 +136,8 @@ class DraftRunner:
             for seat, _ in due
         ]
         batch = build_batch(runs, self.block_size, ABSORB_UP_TO)
-        embedding_TD = torch.cat([self.target.embed(run.sequence, run.start + 1, run.end + 1) for run in batch.runs])
         hidden_TD = torch.cat([by_id[run.sequence.id][1] for run in batch.runs])
-        guess_BD = self._run(batch, embedding_TD, hidden_TD)[batch.draw_rows]
+        guess_BD = self._run(batch, hidden_TD)[batch.draw_rows]
         for run, guess_D in zip(batch.runs, guess_BD, strict=True):
             seat = by_id[run.sequence.id][0]
             self.waiting[seat.row, self.block_size] = guess_D
@@ -142,11 +147,12 @@ class DraftRunner:
         """Guessed states behind the last draft of each, from the guessed states before them."""
         runs = [Run(run.sequence, run.start + len(drafts) - 1, (drafts[-1],), 0, True) for run, drafts in ends]
         batch = build_batch(runs, self.block_size, ABSORB_UP_TO)
-        return self._run(batch, self.target.model.tok_embeddings(batch.tokens_T), guess_BD)
+        return self._run(batch, guess_BD)
 
-    def _run(self, batch: StepBatch, embedding_TD: Tensor, hidden_TD: Tensor) -> Tensor:
+    def _run(self, batch: StepBatch, hidden_TD: Tensor) -> Tensor:
+        """The head over runs whose tokens stand one place ahead of their states."""
         attention = PagedAttention(self.cache, batch, self.kernels)
-        guess_TD: Tensor = self.head(embedding_TD, hidden_TD, batch.positions_T, attention)
+        guess_TD: Tensor = self.head(self.target.embed(batch, ahead=1), hidden_TD, batch.positions_T, attention)
         return guess_TD
 
     def _likeliest(self, guess_BD: Tensor) -> list[int]:

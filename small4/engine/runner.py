@@ -28,16 +28,16 @@ class Runner:
 
         The cache holds the batch's rows afterwards.
         """
-        x_TD = self.model.tok_embeddings(batch.tokens_T)
-        for run, start in zip(batch.runs, batch.starts, strict=False):
-            self._place_images(run.sequence, run.start, x_TD[start : start + len(run.tokens)])
-        hidden_TD = self.model.run(x_TD, batch.positions_T, PagedAttention(self.cache, batch, self.kernels))
+        hidden_TD = self.model.run(
+            self.embed(batch), batch.positions_T, PagedAttention(self.cache, batch, self.kernels)
+        )
         return hidden_TD, self.model.logits(hidden_TD[batch.draw_rows])
 
-    def embed(self, sequence: Sequence, start: int, end: int) -> Tensor:
-        """Input rows [T, D] of a sequence's tokens from `start` to `end`, images in their places."""
-        x_TD: Tensor = self.model.tok_embeddings(torch.tensor(sequence.tokens[start:end]))
-        self._place_images(sequence, start, x_TD)
+    def embed(self, batch: StepBatch, ahead: int = 0) -> Tensor:
+        """Input rows [T, D], images in their places; the tokens stand so many places behind their runs' positions."""
+        x_TD: Tensor = self.model.tok_embeddings(batch.tokens_T)
+        for run, start in zip(batch.runs, batch.starts, strict=False):
+            self._place_images(run.sequence, run.start + ahead, x_TD[start : start + len(run.tokens)])
         return x_TD
 
     def _place_images(self, sequence: Sequence, start: int, x_TD: Tensor) -> None:
