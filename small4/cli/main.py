@@ -38,7 +38,7 @@ app.command("show", short_help="Tell what a checkpoint is.")(show_command)
 app.command("verify", short_help="Check every byte of a checkpoint.")(verify_command)
 app.command("convert", short_help="Write a checkpoint in another format.")(convert_command)
 app.command("bench", short_help="Time the engine on this machine.")(bench_command)
-app.command("train", short_help="Train a nano from nothing.")(train_command)
+app.command("train", short_help="Train a nano from nothing, or its draft head.")(train_command)
 app.command("eval", short_help="Measure a nano on held-out problems.")(eval_command)
 
 

@@ -1,4 +1,4 @@
-"""`small4 train nano` and `small4 eval nano`: make a nano, and measure one."""
+"""`small4 train nano`, `small4 train draft` and `small4 eval nano`: make a nano or its draft head, and measure one."""
 
 import json
 import sys
@@ -21,7 +21,7 @@ SCORE_HEADER = ("skill", "effort", "n", "accuracy", "95 % interval", "mean token
 
 
 def train_command(
-    what: Annotated[str, typer.Argument(help="nano: the only kind so far.")],
+    what: Annotated[str, typer.Argument(help="nano, or draft: the draft head of one.")],
     preset: Annotated[str, typer.Option(help="A named configuration; an unknown name lists them.")] = "first",
     out: Annotated[
         Path | None, typer.Option(help="Directory for states and checkpoint; ./nano-PRESET by default.")
@@ -33,8 +33,16 @@ def train_command(
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
     n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort in the evaluation.")] = 500,
     suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill to evaluate; repeatable.")] = None,
+    target: Annotated[str, typer.Option(help="With draft: the nano that the head is for.")] = "nano",
+    steps: Annotated[int | None, typer.Option(help="With draft: how many steps; 3000 by default.")] = None,
 ) -> None:
-    """Train a nano from nothing: small4 train nano --preset first."""
+    """Train a nano from nothing: small4 train nano --preset first. Then its draft head: small4 train draft."""
+    if what == "draft":
+        if resume:
+            from small4.errors import ConfigError
+
+            raise ConfigError("the training of a draft head is not resumed; start it again without --resume")
+        return train_draft_head(target, out or Path("draft-head"), preset, seed or 0, steps, threads, n, suites)
     _only_nano(what, "train")
     if n < 1 or (threads is not None and threads < 1):
         from small4.errors import ConfigError
@@ -66,6 +74,44 @@ def train_command(
     print_scores(scores)
     print(f"checkpoint: {checkpoint}")
     print(f"talk to it: small4 chat {checkpoint}")
+
+
+def train_draft_head(
+    target: str,
+    out: Path,
+    preset: str,
+    seed: int,
+    steps: int | None,
+    threads: int | None,
+    n: int,
+    suites: list[str] | None,
+) -> None:
+    """Train a head, and print what its guesses are worth."""
+    from dataclasses import replace
+
+    import torch
+
+    from small4.cli.ink import Ink
+    from small4.hub.names import locate
+    from small4.train.draft import DRAFT_SUITES, DraftTrainConfig, train_draft_for
+
+    config = DraftTrainConfig(preset=preset, seed=seed)
+    config = config if steps is None else replace(config, steps=steps)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    err = Ink(sys.stderr)
+
+    def show(step: int, loss: float) -> None:
+        if step % 100 == 0 or step == config.steps:
+            err.line(f"step {step}/{config.steps}  loss {loss:.4f}")
+
+    directory, scores = train_draft_for(locate(target), out, config, suites=suites or DRAFT_SUITES, n=n, on_loss=show)
+    Ink(sys.stdout).table(
+        ("skill", "tokens per step", "drafts right"),
+        [(score.skill, f"{score.accepted_length:.2f}", f"{100 * score.share:.1f} %") for score in scores],
+    )
+    print(f"draft head: {directory}")
+    print(f"guess with it: small4 run {target} --draft {directory}")
 
 
 def eval_command(
@@ -169,4 +215,6 @@ def _only_nano(what: str, verb: str) -> None:
     from small4.errors import ConfigError
 
     if what != "nano":
-        raise ConfigError(f"small4 cannot {verb} {what!r}; it can: small4 {verb} nano")
+        raise ConfigError(
+            f"small4 cannot {verb} {what!r}; it can: small4 {verb} nano" + (" or draft" if verb == "train" else "")
+        )
