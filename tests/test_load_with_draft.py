@@ -35,7 +35,7 @@ def test_a_model_says_the_same_with_its_draft_head(head: Path, quant: Kind | Non
     for temperature in (0.0, 1.0):
         texts = [llm.chat("17+48", temperature=temperature, seed=3, max_tokens=24).text for llm in (alone, drafting)]
         assert texts[0] == texts[1]
-    speculation = drafting.worker.engine.speculation
+    speculation = drafting.provider.worker.engine.speculation
     assert speculation is not None
     assert speculation.num_drafted > 0
     assert "the draft head's" in drafting.cache_note
