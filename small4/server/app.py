@@ -26,6 +26,7 @@ from small4.server.keys import KeyStore
 from small4.server.log import Log
 from small4.server.models import Models, Offer
 from small4.server.observe import Observe
+from small4.server.openapi import document
 from small4.server.refusal import Refusal
 from small4.server.routes import Routes, table
 from small4.server.service import Service
@@ -54,7 +55,9 @@ def create_app(
         is_ready=is_ready,
     )
     endpoints = Endpoints(service)
-    routes = Routes(table(endpoints, TokenEndpoints(service, endpoints), StatusEndpoints(service)))
+    status = StatusEndpoints(service)
+    routes = Routes(table(endpoints, TokenEndpoints(service, endpoints), status))
+    status.describe(lambda: document(routes.paths))
     app = Starlette(
         routes=routes.routes,
         middleware=[

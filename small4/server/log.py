@@ -11,19 +11,21 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, TextIO
 
 MAX_FIELD = 2048  # characters
 MAX_WAITING = 10_000  # lines; more are dropped and counted
 MAX_FRAMES = 20
+CLOSE_SECONDS = 5.0
 
 
 class Log:
     """Takes lines from anywhere without waiting; `close` writes what is left."""
 
-    def __init__(self, stream: TextIO | None = None) -> None:
+    def __init__(self, stream: TextIO | None = None, max_waiting: int = MAX_WAITING) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING)
+        self._lines: queue.Queue[str | None] = queue.Queue(max_waiting)
         self._num_dropped = 0
         self._thread = threading.Thread(target=self._write, name="small4 log", daemon=True)
         self._thread.start()
@@ -41,9 +43,10 @@ class Log:
         self.write("fault", {"request_id": request_id, "type": type(error).__name__, "frames": frames})
 
     def close(self) -> None:
-        """Write what waits, and end."""
-        self._lines.put(None)
-        self._thread.join(timeout=5)
+        """Write what waits, and end; a stream that takes nothing is not waited for longer than a moment."""
+        with suppress(queue.Full):
+            self._lines.put(None, timeout=CLOSE_SECONDS)
+        self._thread.join(CLOSE_SECONDS)
 
     def _dropped(self) -> dict[str, int]:
         num_dropped, self._num_dropped = self._num_dropped, 0

@@ -1,7 +1,7 @@
 """Every path that is served: its methods, its handler, and what a key must open to use it."""
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 from starlette.routing import Match, Route
@@ -10,8 +10,10 @@ from starlette.types import ASGIApp, Scope
 from small4.server.auth import Needs
 from small4.server.endpoints import Endpoints
 from small4.server.exchange import exchange_of
-from small4.server.status_endpoints import StatusEndpoints
-from small4.server.token_endpoints import TokenEndpoints
+from small4.server.status_endpoints import METRICS_TYPE, PAGE_TYPE, StatusEndpoints
+from small4.server.token_endpoints import DetokenizeFields, TokenEndpoints, TokenizeFields
+from small4.wire.chat_fields import ChatFields
+from small4.wire.openai_text import TextRequestFields
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -25,6 +27,10 @@ class Path:
     handler: Handler
     needs: Needs
     summary: str
+    body: type | None = None  # the struct that a JSON body is decoded into
+    answers: bool = False  # whether a model does
+    verbs: tuple[str, ...] = ()  # what may follow the last part after a colon, as in Google's paths
+    content_types: tuple[str, ...] = ("application/json",)
 
 
 OPENAI_MOUNTS = ("", "/openai", "/api")
@@ -47,26 +53,35 @@ def _status_paths(status: StatusEndpoints) -> list[Path]:
         _get("/", status.alive, "open", "That a server is here"),
         _get("/health", status.alive, "open", "That the process is alive"),
         _get("/ready", status.ready, "open", "Whether a request would be answered now"),
-        _get("/metrics", status.metrics, "metrics", "Counters and times, for Prometheus"),
+        _get("/metrics", status.metrics, "metrics", "Counters and times, for Prometheus", METRICS_TYPE),
+        _get("/openapi.json", status.openapi, "any", "This list of paths, for programs"),
+        _get("/docs", status.docs, "any", "This list of paths, for people", PAGE_TYPE),
     ]
 
 
 def _openai_paths(endpoints: Endpoints) -> list[Path]:
-    chat = [_post(f"{mount}/v1/chat/completions", endpoints.answer, "A chat, by OpenAI") for mount in OPENAI_MOUNTS]
-    text = [
-        _post(f"{mount}/v1/completions", endpoints.answer, "A text continued, by OpenAI") for mount in OPENAI_MOUNTS
+    chat = [
+        _answering(f"{mount}/v1/chat/completions", endpoints.answer, "A chat, by OpenAI", ChatFields)
+        for mount in OPENAI_MOUNTS
     ]
-    mounts = ("", "/openai", "/mistral")
-    refused = [_post(f"{mount}/v1/embeddings", endpoints.embeddings, "Refused: no embeddings here") for mount in mounts]
+    text = [
+        _answering(f"{mount}/v1/completions", endpoints.answer, "A text continued, by OpenAI", TextRequestFields)
+        for mount in OPENAI_MOUNTS
+    ]
+    refused = [
+        _post(f"{mount}/v1/embeddings", endpoints.embeddings, "Refused: no embeddings here")
+        for mount in ("", "/openai", "/mistral")
+    ]
     return [*chat, *text, *refused]
 
 
 def _mistral_paths(endpoints: Endpoints) -> list[Path]:
+    chat = _answering("/mistral/v1/chat/completions", endpoints.answer, "A chat, by Mistral", ChatFields)
     fim = [
-        _post(f"{mount}/v1/fim/completions", endpoints.answer, "Code continued, by Mistral")
+        _answering(f"{mount}/v1/fim/completions", endpoints.answer, "Code continued, by Mistral", TextRequestFields)
         for mount in ("", "/mistral")
     ]
-    return [_post("/mistral/v1/chat/completions", endpoints.answer, "A chat, by Mistral"), *fim]
+    return [chat, *fim]
 
 
 def _model_paths(endpoints: Endpoints) -> list[Path]:
@@ -77,17 +92,22 @@ def _model_paths(endpoints: Endpoints) -> list[Path]:
 
 def _token_paths(tokens: TokenEndpoints) -> list[Path]:
     return [
-        _post("/tokenize", tokens.tokenize, "A text's token ids"),
-        _post("/detokenize", tokens.detokenize, "The text of token ids"),
+        _post("/tokenize", tokens.tokenize, "A text's token ids", TokenizeFields),
+        _post("/detokenize", tokens.detokenize, "The text of token ids", DetokenizeFields),
     ]
 
 
-def _get(path: str, handler: Handler, needs: Needs, summary: str) -> Path:
-    return Path(path=path, methods=("GET",), handler=handler, needs=needs, summary=summary)
+def _get(path: str, handler: Handler, needs: Needs, summary: str, kind: str = "application/json") -> Path:
+    return Path(path=path, methods=("GET",), handler=handler, needs=needs, summary=summary, content_types=(kind,))
 
 
-def _post(path: str, handler: Handler, summary: str) -> Path:
-    return Path(path=path, methods=("POST",), handler=handler, needs="inference", summary=summary)
+def _post(path: str, handler: Handler, summary: str, body: type | None = None) -> Path:
+    return Path(path=path, methods=("POST",), handler=handler, needs="inference", summary=summary, body=body)
+
+
+def _answering(path: str, handler: Handler, summary: str, body: type | None = None) -> Path:
+    kinds = ("application/json", "text/event-stream")
+    return replace(_post(path, handler, summary, body), answers=True, content_types=kinds)
 
 
 class Routes:
