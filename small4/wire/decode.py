@@ -12,6 +12,7 @@ from small4.errors import FieldError
 
 MAX_DEPTH = 64  # brackets inside brackets
 MAX_NODES = 200_000  # values, the ones inside others included
+MAX_QUOTED = 200  # characters of a message about a value
 MAX_PATH = 100  # characters of a path that are named
 MAX_IGNORED = 64  # paths that are named; more are counted
 
@@ -50,9 +51,9 @@ def convert(fields: object, kind: type[S], path: str = "") -> S:
     try:
         return msgspec.convert(fields, kind)
     except msgspec.ValidationError as error:
-        message, _, place = str(error).partition(" - at `$")
-        param = (path + place.rstrip("`")).lstrip(".")
-        raise FieldError(f"{param or 'the body'}: {message}", param or None) from None
+        message, separator, place = str(error).rpartition(" - at `$")
+        param = (path + place.rstrip("`") if separator else path).lstrip(".")
+        raise FieldError(f"{param or 'the body'}: {_shown(message if separator else place)}", param or None) from None
 
 
 class Ignored:
@@ -103,6 +104,12 @@ class Ignored:
         """What was gathered; beyond the limit only a number."""
         more = (f"and-{self._num_more}-more",) if self._num_more else ()
         return (*self._paths, *more)
+
+
+def _shown(message: str) -> str:
+    """On one line and not long, since it can quote the value that is wrong."""
+    text = "".join(c if c.isprintable() else "?" for c in message[: MAX_QUOTED + 1])
+    return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
 
 
 def _children(value: object) -> Iterator[object]:

@@ -75,6 +75,22 @@ def test_more_alternatives_than_twenty_are_refused() -> None:
         openai_chat.parse_request({**CHAT, "top_logprobs": 2})
 
 
+@pytest.mark.parametrize("value", [-1, 2**31, 2**63, 10**40, 1e308, True, "1"])
+def test_numbers_inside_other_fields_have_limits_too(value: object) -> None:
+    for param, fields in (
+        ("reasoning.max_tokens", {"reasoning": {"max_tokens": value}}),
+        ("logit_bias", {"logit_bias": {"5": value if value != -1 else -101}}),
+    ):
+        with pytest.raises(FieldError) as caught:
+            openai_chat.parse_request({**CHAT, **fields})
+        assert caught.value.param.startswith(param)
+    for field in ("top_a", "prompt_logprobs", "top_prompt_logprobs"):
+        with pytest.raises(FieldError, match=field):
+            openai_chat.parse_request({**CHAT, field: value})
+    with pytest.raises(FieldError, match="best_of"):
+        openai_text.parse_request({**TEXT, "best_of": value})
+
+
 def many(count: int, value: Any) -> list:
     return [deepcopy(value) for _ in range(count)]
 

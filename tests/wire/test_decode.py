@@ -46,6 +46,18 @@ def test_a_wrong_field_is_named_by_its_path():
         convert({}, Outer)
 
 
+def test_a_wrong_value_is_quoted_in_short_and_on_one_line():
+    value = "a - at `$.name`\r\n" + "b" * 10_000
+    with pytest.raises(FieldError) as caught:
+        convert({"name": "a", "inner": [{"type": value}]}, Outer)
+    assert caught.value.param == "inner[0].type"
+    assert len(str(caught.value)) < 250
+    assert str(caught.value).isprintable()
+    with pytest.raises(FieldError, match=r"^x: Expected `object`") as caught:
+        convert([], Outer, "x")
+    assert caught.value.param == "x"
+
+
 def test_unknown_fields_are_gathered_once_without_the_empty_ones():
     ignored = Ignored()
     for path in ("inner", "inner"):
