@@ -31,11 +31,12 @@ from small4.wire.chat_fields import (
 )
 from small4.wire.decode import Ignored
 from small4.wire.images import image_of_url, image_url
+from small4.wire.system_texts import place_system_texts
 
 
 def messages_of(messages: Sequence[MessageFields]) -> tuple[Message, ...]:
-    """The conversation; what order the model accepts is for its template to say."""
-    return tuple(_message(fields, f"messages[{index}]") for index, fields in enumerate(messages))
+    """The conversation; what order the model accepts is for its template to say, but for system texts."""
+    return place_system_texts([_message(fields, f"messages[{index}]") for index, fields in enumerate(messages)])
 
 
 def format_messages(messages: Sequence[Message], *, has_thinking_parts: bool) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from small4.chat import MAX_ANSWERS
 from small4.errors import FieldError
 
 MAX_MESSAGES = 1024
@@ -26,7 +27,7 @@ MinP = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]  # presence, frequency
 RepetitionPenalty = Annotated[float, Meta(ge=0.1, le=10)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]  # see `seed_of`
-NumAnswers = Annotated[int, Meta(ge=1, le=8)]
+NumAnswers = Annotated[int, Meta(ge=1, le=MAX_ANSWERS)]
 TopLogprobs = Annotated[int, Meta(ge=0, le=20)]
 ModelName = Annotated[str, Meta(min_length=1, max_length=256)]
 StopText = Annotated[str, Meta(min_length=1, max_length=MAX_STOP_CHARACTERS)]
