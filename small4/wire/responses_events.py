@@ -36,6 +36,7 @@ from small4.wire.responses_object import (
     text_part,
     usage_object,
 )
+from small4.wire.responses_request import ResponsesForm
 from small4.wire.sse import ServerEvent
 
 _PREFIXES = {"reasoning": "rs", "message": "msg", "function_call": "fc"}
@@ -72,6 +73,7 @@ class Writer:
         clock: Callable[[], float] | None = None,
         has_open_names: bool = False,
     ) -> None:
+        assert isinstance(call.form, ResponsesForm)
         self._call, self._head = call, head
         self._sealer = sealer if call.form.has_sealed_reasoning else None
         self._clock = clock
