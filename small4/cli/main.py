@@ -14,8 +14,12 @@ from small4.cli.chat import chat_command
 from small4.cli.convert import convert_command
 from small4.cli.inspection import show_command, verify_command
 from small4.cli.installed import list_command, remove_command
+from small4.cli.keys import app as keys_app
 from small4.cli.pull import pull_command
 from small4.cli.run import run_command
+from small4.cli.serve import serve_command
+from small4.cli.servers import logs_command, ps_command, stop_command
+from small4.cli.snippet import launch_command, snippet_command
 from small4.cli.training import eval_command, train_command
 
 app = typer.Typer(
@@ -30,6 +34,13 @@ app = typer.Typer(
 )
 app.command("run", short_help="Ask one question.")(run_command)
 app.command("chat", short_help="Talk to a model.")(chat_command)
+app.command("serve", short_help="Serve a model to every SDK.")(serve_command)
+app.command("ps", short_help="List the servers that run.")(ps_command)
+app.command("stop", short_help="Stop a server.")(stop_command)
+app.command("logs", short_help="Show a server's log.")(logs_command)
+app.command("snippet", short_help="Print a program that asks the server.")(snippet_command)
+app.command("launch", short_help="Start a coding agent on the server.")(launch_command)
+app.add_typer(keys_app, name="keys", short_help="Make, list and revoke keys.")
 app.command("pull", short_help="Fetch a checkpoint; an interrupted pull goes on.")(pull_command)
 app.command("list", short_help="List the models on this machine.")(list_command)
 app.command("ls", hidden=True)(list_command)

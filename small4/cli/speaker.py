@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from small4.chat import AnswerEvent, ChatEvent, ChatRequest, Effort
@@ -12,6 +13,7 @@ from small4.providers.provider import NANO_NOTE
 if TYPE_CHECKING:
     from small4.engine.engine import Engine
     from small4.kernels.quantized import Kind
+    from small4.llm import LLM
 
 
 class Speaker(Protocol):
@@ -47,7 +49,8 @@ def load_speaker(
     cache_bytes: int | None = None,
     quant: "Kind | None" = None,
     draft: str | None = None,
-) -> Speaker:
+    is_served: bool = False,
+) -> "LLM":
     """The model of that name; while it loads, a terminal says so."""
     for name in [model] if draft is None else [model, draft]:
         locate(name)  # a wrong name is told at once, not after torch is loaded
@@ -60,7 +63,9 @@ def load_speaker(
         from small4.engine.config import EngineConfig
         from small4.llm import load
 
-        config = EngineConfig(cache_bytes=cache_bytes, max_step_seconds=None)  # whoever sits here can press Ctrl-C
+        config = EngineConfig(cache_bytes=cache_bytes)
+        if not is_served:
+            config = replace(config, max_step_seconds=None)  # whoever sits here can press Ctrl-C
         speaker = load(model, check_digests=check_digests, engine=config, quant=quant, draft=draft)
         if speaker.is_nano:
             # Threads that share products this small wait for each other far longer than they work.

@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 
 from small4.errors import ConfigError
 from small4.server.bounds import KIB, Bounds
+from small4.server.keys import KeyStore
 from small4.server.protocol import protocol_of
 from small4.server.service import Service
 
@@ -59,10 +60,22 @@ def serving(app: Starlette, host: str = DEFAULT_HOST, port: int = 0) -> Iterator
         thread.join()
 
 
-def check_host(service: Service, host: str) -> None:
-    """Raises if other machines could call before a key exists."""
-    if not _is_loopback(host) and not service.store.exists():
-        raise ConfigError(f"{host} is open to other machines and there is no key; make one first with `small4 keys`")
+def check_address(store: KeyStore, host: str, port: int) -> None:
+    """Raises if other machines could call before a key exists, or if the port cannot be had."""
+    if not _is_loopback(host) and not store.exists():
+        raise ConfigError(
+            f"{host} is open to other machines and there is no key; make one first: small4 keys create NAME"
+        )
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        reason = error.strerror or "it is taken"
+        raise ConfigError(
+            f"cannot listen on {host}:{port}: {reason}; choose another --port, or see: small4 ps"
+        ) from None
 
 
 class Server(uvicorn.Server):
@@ -98,7 +111,7 @@ class Server(uvicorn.Server):
 
 def _server(app: Starlette, host: str, port: int, on_start: Callable[[str], None]) -> Server:
     service: Service = app.state.service
-    check_host(service, host)
+    check_address(service.store, host, port)
     return Server(_config(app, host, port, service.bounds), service, on_start)
 
 

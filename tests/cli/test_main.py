@@ -49,13 +49,14 @@ def test_python_m_small4_is_the_command(tmp_path: Path) -> None:
 
 def test_help_lists_every_verb_with_its_purpose(small4: Small4) -> None:
     text = small4("--help").stdout
-    for verb in ("run", "chat", "pull", "list", "rm", "show", "verify", "convert", "train", "eval"):
+    for verb in ("run", "chat", "pull", "list", "rm", "show", "verify", "convert", "train", "eval", "serve", "keys"):
         assert f"\n  {verb} " in text
     assert "..." not in text.split("Commands:")[1]
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "chat", "pull", "list", "ls", "rm", "show", "verify", "convert", "train", "eval"]
+    "verb",
+    "run chat serve ps stop logs snippet launch keys pull list ls rm show verify convert train eval bench".split(),
 )
 def test_every_verb_has_help(verb: str, small4: Small4) -> None:
     done = small4(verb, "--help")

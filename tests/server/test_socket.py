@@ -15,7 +15,7 @@ from small4.chat import Finish, TextDelta, Usage
 from small4.errors import ConfigError
 from small4.providers.scripted import Pause
 from small4.server.bounds import Bounds
-from small4.server.run import check_host, serving
+from small4.server.run import check_address, serving
 from tests.server.asgi import CHAT, STREAM, Served
 
 BODY = json.dumps(CHAT).encode()
@@ -205,11 +205,11 @@ def test_address_open_to_others_needs_a_key_first(tmp_path):
     served = Served(tmp_path)
     for host in ("0.0.0.0", "::", "192.168.1.7", "example.org", ""):
         with pytest.raises(ConfigError, match="no key"):
-            check_host(served.service, host)
+            check_address(served.service.store, host, 0)
     for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
-        check_host(served.service, host)
+        check_address(served.service.store, host, 0)
     served.store.create("laptop")
-    check_host(served.service, "0.0.0.0")
+    check_address(served.service.store, "0.0.0.0", 0)
 
 
 PROGRAM = """

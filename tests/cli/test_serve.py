@@ -1,0 +1,167 @@
+"""`small4 serve` as its own process, and the verbs around it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from small4.cli.servers import Running, note_running, running_servers
+from tests.cli.conftest import Small4
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60
+
+
+@dataclass
+class Serving:
+    process: subprocess.Popen[str]
+    url: str
+    opening: list[str]
+    environment: dict[str, str]
+
+    def small4(self, *arguments: str) -> str:
+        """What another verb prints, as another process of the same user."""
+        program = [sys.executable, "-m", "small4", *arguments]
+        return subprocess.run(program, env=self.environment, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.fixture(scope="module")
+def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
+    home = tmp_path_factory.mktemp("home")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(home)}
+    program = [sys.executable, "-m", "small4", "serve", "--port", "0", "--cache", "16M"]
+    process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True, cwd=home)
+    assert process.stdout is not None
+    opening = []
+    while not opening or not opening[-1].startswith("Ctrl-C"):
+        line = process.stdout.readline()
+        assert line, "the server ended before it listened"
+        opening.append(line.strip())
+    yield Serving(process, opening[0].split()[3], opening, environment)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def test_the_opening_says_where_what_who_and_how_much(serving: Serving) -> None:
+    said = "\n".join(serving.opening)
+    assert "small demonstration model" in said
+    assert "context  2,048 tokens" in said
+    assert "no key needed from this machine" in said
+
+
+def test_the_curl_snippet_is_answered(serving: Serving) -> None:
+    program = serving.small4("snippet", "curl")
+    done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["choices"][0]["message"]["content"] == "126"
+
+
+def test_each_dialect_is_answered(serving: Serving) -> None:
+    question = {"role": "user", "content": "17+48"}
+    asked = [
+        ("/v1/chat/completions", {"model": "nano", "messages": [question]}),
+        ("/mistral/v1/chat/completions", {"model": "nano", "messages": [question]}),
+    ]
+    for path, body in asked:
+        answer = httpx2.post(serving.url + path, json=body)
+        assert (answer.status_code, '"65"' in answer.text) == (200, True), f"{path}: {answer.text}"
+
+
+def test_ps_and_logs_know_the_server(serving: Serving) -> None:
+    (listed,) = json.loads(serving.small4("ps", "--json"))
+    assert (listed["url"], listed["process_id"], listed["model"]) == (serving.url, serving.process.pid, "nano")
+    httpx2.get(serving.url + "/v1/models")
+    time.sleep(0.2)
+    assert json.loads(serving.small4("logs", "-n", "1"))["route"] == "/v1/models"
+
+
+def test_stop_ends_it_and_its_note(serving: Serving) -> None:
+    assert serving.small4("stop") == f"stopped {serving.url}\n"
+    assert serving.process.wait(timeout=10) == 0
+    assert json.loads(serving.small4("ps", "--json")) == []
+
+
+def test_a_taken_port_is_told_before_the_model_loads(small4: Small4) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = small4("serve", "--port", str(port))
+    assert done.returncode == 2
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_an_open_address_needs_a_key_first(small4: Small4) -> None:
+    done = small4("serve", "--host", "0.0.0.0", "--port", "0")
+    assert done.returncode == 2
+    assert "small4 keys create" in done.stderr
+
+
+def test_a_note_that_a_dead_server_left_is_removed(small4: Small4, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(url="http://127.0.0.1:4119", process_id=os.getpid(), model="nano", log=None)
+    with note_running(running):
+        assert running_servers() == [running]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "kill", lambda pid, sent: pytest.fail("the only server logs to its terminal"))
+            assert "logs to its own terminal" in small4("logs").stderr
+    assert running_servers() == []
+    file = Path(os.environ["XDG_STATE_HOME"]) / "small4" / "server" / "4119.json"
+    file.write_text('{"url": "http://127.0.0.1:4119", "process_id": 1, "model": "nano", "log": null, "started": 0}')
+    sent: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, which: sent.append(which))
+    done = small4("stop")
+    assert (done.returncode, sent, file.exists()) == (2, [], False)
+    assert "no server runs" in done.stderr
+    assert signal.SIGTERM not in sent
+
+
+def test_keys_are_made_listed_and_revoked_and_never_shown_again(small4: Small4) -> None:
+    made = small4("keys", "create", "laptop", "--days", "1")
+    key = made.stdout.strip()
+    assert key.startswith("s4_")
+    listed = small4("keys", "list")
+    assert "laptop" in listed.stdout
+    assert key not in listed.stdout
+    (facts,) = json.loads(small4("keys", "list", "--json").stdout)
+    assert facts["state"] == "valid"
+    assert small4("keys", "revoke", facts["id"]).returncode == 0
+    assert json.loads(small4("keys", "list", "--json").stdout)[0]["state"] == "revoked"
+    assert "unknown scope 'root'" in small4("keys", "create", "x", "--scope", "root").stderr
+
+
+@pytest.mark.parametrize("kind", ["python", "js", "curl", "anthropic", "gemini", "mistral", "agent"])
+def test_a_snippet_names_server_model_and_key(small4: Small4, kind: str) -> None:
+    text = small4("snippet", kind, "--url", "http://10.0.0.1:99/", "--key", "s4_k", "--model", "m").stdout
+    for part in ("http://10.0.0.1:99", "s4_k", "m"):
+        assert part in text
+    assert "99//" not in text
+
+
+def test_an_unknown_snippet_or_agent_lists_those_there_are(small4: Small4) -> None:
+    assert "agent, anthropic, curl" in small4("snippet", "cobol").stderr
+    assert "claude, codex, opencode" in small4("launch", "emacs", "--print").stderr
+
+
+@pytest.mark.parametrize(
+    ("agent", "parts"),
+    [
+        ("claude", ["ANTHROPIC_BASE_URL=http://h:1\n", "CLAUDE_CODE_ATTRIBUTION_HEADER=0\n"]),
+        ("codex", ["model_providers.small4.base_url=http://h:1/v1", "export SMALL4_KEY=k\n"]),
+        ("opencode", ['"baseURL": "http://h:1/v1"', '"model": "small4/m"']),
+    ],
+)
+def test_launch_prints_what_it_would_run(small4: Small4, agent: str, parts: list[str]) -> None:
+    done = small4("launch", agent, "--url", "http://h:1", "--key", "k", "--model", "m", "--print")
+    assert done.returncode == 0
+    for part in parts:
+        assert part in done.stdout
+    asked = small4("launch", agent, "--url", "http://h:1")
+    assert asked.returncode != 0, "nobody was there to agree"
