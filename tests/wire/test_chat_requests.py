@@ -368,7 +368,7 @@ def test_no_body_raises_anything_but_a_request_error(name: str) -> None:
     full = FULL if base is CHAT else FULL_TEXT
     parse(full)
 
-    @settings(max_examples=60, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=30, suppress_health_check=list(HealthCheck), deadline=None)
     @given(body=bodies(full) | JSON)
     def run(body: Any) -> None:
         parse_or_refuse(parse, json.dumps(body).encode())
@@ -390,7 +390,7 @@ def test_no_body_of_many_raises_anything_but_a_request_error(name: str) -> None:
     run()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.binary(max_size=60))
 def test_no_bytes_raise_anything_but_a_request_error(data: bytes) -> None:
     parse_or_refuse(openai_chat.parse_request, data)
