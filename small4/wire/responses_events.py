@@ -31,6 +31,7 @@ from small4.wire.responses_object import (
     call_item,
     message_item,
     reasoning_item,
+    reasoning_part,
     response_error,
     response_object,
     text_part,
@@ -188,8 +189,9 @@ class Writer:
     ) -> list[ServerEvent]:
         self._item = _OpenItem(kind, f"{_PREFIXES[kind]}_{self._head.id}_{len(self._output)}", call=call)
         events = [self._output_event("response.output_item.added", item=self._as_object("in_progress"))]
-        if kind == "message":
-            events.append(self._item_event("response.content_part.added", content_index=0, part=text_part("", [])))
+        if kind != "function_call":
+            part = text_part("", []) if kind == "message" else reasoning_part("")
+            events.append(self._item_event("response.content_part.added", content_index=0, part=part))
         return events
 
     def _close(self, status: str = "completed") -> list[ServerEvent]:
@@ -205,15 +207,16 @@ class Writer:
 
     def _done_events(self, item: _OpenItem) -> list[ServerEvent]:
         text = item.text
-        if item.kind == "reasoning":
-            return [self._item_event(f"{self._reasoning_event}.done", content_index=0, text=text)]
         if item.call is not None:
             return [self._item_event("response.function_call_arguments.done", name=item.call.name, arguments=text)]
-        part = text_part(text, item.logprobs)
-        return [
-            self._item_event("response.output_text.done", content_index=0, text=text, logprobs=item.logprobs),
-            self._item_event("response.content_part.done", content_index=0, part=part),
-        ]
+        if item.kind == "reasoning":
+            part = reasoning_part(text)
+            done = self._item_event(f"{self._reasoning_event}.done", content_index=0, text=text)
+        else:
+            part = text_part(text, item.logprobs)
+            name = "response.output_text.done"
+            done = self._item_event(name, content_index=0, text=text, logprobs=item.logprobs)
+        return [done, self._item_event("response.content_part.done", content_index=0, part=part)]
 
     def _as_object(self, status: str) -> dict[str, Any]:
         """The open item as the dialect writes it; one that begins has no content yet."""

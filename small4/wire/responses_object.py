@@ -71,9 +71,14 @@ def text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
+def reasoning_part(text: str) -> dict[str, Any]:
+    """The text of a thought."""
+    return {"type": "reasoning_text", "text": text}
+
+
 def reasoning_item(item_id: str, status: str, text: str, sealed: str | None) -> dict[str, Any]:
     """A thought; nobody summarises it."""
-    content = [{"type": "reasoning_text", "text": text}] if text else []
+    content = [reasoning_part(text)] if text else []
     item = {"type": "reasoning", "id": item_id, "status": status, "summary": [], "content": content}
     return item | {"encrypted_content": sealed}
 
