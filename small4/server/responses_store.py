@@ -2,8 +2,10 @@
 
 A response holds every item of its conversation. Items are shared between the responses of one conversation, so a long
 one costs little more than its last turn, and bytes are counted once. The least recently used response goes first.
+Several threads may use a store at once, since large requests are parsed beside the event loop.
 """
 
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -45,8 +47,7 @@ class _Kept:
 class _Response:
     body: dict[str, Any]
     num_bytes: int
-    num_past: int  # items that came from earlier responses
-    num_input: int  # items that the request brought
+    num_input: int  # of the items: what was said before the response's own
     items: tuple[_Kept, ...]
     used_at: float
 
@@ -59,6 +60,7 @@ class ResponsesStore:
         self._responses: OrderedDict[tuple[str, str], _Response] = OrderedDict()  # the least recently used first
         self._by_item: dict[tuple[str, str], _Kept] = {}
         self._by_fields: dict[int, _Kept] = {}  # by identity: items of a thread come back as they were given out
+        self._lock = threading.Lock()
         self.num_bytes = 0
 
     def __len__(self) -> int:
@@ -76,40 +78,49 @@ class ResponsesStore:
             return
         name = response["id"].removeprefix("resp_")
         new = [kept_item(item, f"in_{name}_{number}") for number, item in enumerate(form.new_items)]
-        items = tuple(self._take(item) for item in (*form.past_items, *new, *response["output"]))
-        kept = _Response(response, _size(response), len(form.past_items), len(new), items, self._clock())
-        fresh = {id(item): item.num_bytes for item in items if not item.num_holders}
-        if kept.num_bytes + sum(fresh.values()) > self._config.max_bytes:
-            return  # it would push out all others, and then itself
-        self._responses[owner, response["id"]] = kept
-        self.num_bytes += kept.num_bytes
-        for item in items:
-            self._hold(owner, item)
-        self._shrink()
+        num_bytes = _size(response)
+        with self._lock:
+            items = tuple(self._take(item) for item in (*form.past_items, *new, *response["output"]))
+            fresh = sum(item.num_bytes for item in items if not item.num_holders)
+            if num_bytes + fresh > self._config.max_bytes:
+                return  # it would push out all others, and then itself
+            self._add(owner, _Response(response, num_bytes, len(form.past_items) + len(new), items, self._clock()))
 
     def response(self, owner: str, response_id: str) -> dict[str, Any]:
         """The object of a kept response."""
-        return self._find(owner, response_id).body
+        with self._lock:
+            return self._find(owner, response_id).body
 
     def input_items(self, owner: str, response_id: str) -> list[Item]:
         """What was said before the response's own output, oldest first."""
-        found = self._find(owner, response_id)
-        return [item.fields for item in found.items[: found.num_past + found.num_input]]
+        with self._lock:
+            found = self._find(owner, response_id)
+            return [item.fields for item in found.items[: found.num_input]]
 
     def thread(self, owner: str, response_id: str) -> Sequence[Item]:
         """All items up to the end of the response."""
-        return [item.fields for item in self._find(owner, response_id).items]
+        with self._lock:
+            return [item.fields for item in self._find(owner, response_id).items]
 
     def item(self, owner: str, item_id: str) -> Item | None:
         """The item of that id, if one is kept."""
-        self._drop_old()
-        found = self._by_item.get((owner, item_id))
-        return None if found is None else found.fields
+        with self._lock:
+            self._drop_old()
+            found = self._by_item.get((owner, item_id))
+            return None if found is None else found.fields
 
     def delete(self, owner: str, response_id: str) -> None:
         """Forget a response; those that went on from it stay whole."""
-        self._find(owner, response_id)
-        self._drop((owner, response_id))
+        with self._lock:
+            self._find(owner, response_id)
+            self._drop((owner, response_id))
+
+    def _add(self, owner: str, response: _Response) -> None:
+        self._responses[owner, response.body["id"]] = response
+        self.num_bytes += response.num_bytes
+        for item in response.items:
+            self._hold(owner, item)
+        self._shrink()
 
     def _find(self, owner: str, response_id: str) -> _Response:
         self._drop_old()

@@ -66,12 +66,7 @@ class Conversation:
         if fields.role == "assistant":
             self._assistant_text(content)
         else:
-            self.messages.append(Message(self._speaker(fields.role), content))
-
-    def _speaker(self, role: str) -> Literal["user", "system"]:
-        """The model's template has no system text after an answer or a result: there it is said by the user."""
-        is_late = bool(self.messages) and self.messages[-1].role in ("assistant", "tool")
-        return "user" if role == "user" or is_late else "system"
+            self.messages.append(Message("user" if fields.role == "user" else "system", content))
 
     def _assistant_text(self, content: str | tuple[Part, ...]) -> None:
         thoughts = self._open_thoughts()

@@ -28,6 +28,7 @@ from small4.wire.responses_fields import RequestFields, TextFields
 from small4.wire.responses_items import MAX_ITEMS, Conversation, Sealer, items_of
 from small4.wire.responses_parts import Item
 from small4.wire.responses_tools import choice_echo, tool_choice_of, tool_echo, tools_of
+from small4.wire.system_texts import place_system_texts
 
 LOGPROBS = "message.output_text.logprobs"
 SEALED_REASONING = "reasoning.encrypted_content"
@@ -245,7 +246,7 @@ def _messages(
         conversation.add(item, f"previous_response_id.items[{index}]")
     for index, item in enumerate(new_items):
         conversation.add(item, f"input[{index}]")
-    return tuple(conversation.messages)
+    return place_system_texts(conversation.messages)
 
 
 def _chat_request(request: RequestFields, messages: tuple[Message, ...], ignored: Ignored) -> ChatRequest:

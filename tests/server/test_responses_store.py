@@ -1,6 +1,8 @@
 """Responses that are kept to go on from: whose they are, how they grow, and what makes room."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -164,3 +166,21 @@ def test_a_thought_sealed_by_this_instance_comes_back_and_no_other_does():
     assert parse_request(body, sealer=seal).request.messages[0].content == (ThinkPart("hm"),)
     other = parse_request(body, sealer=Seal(b"t" * 32, "thoughts"))
     assert (len(other.request.messages), other.ignored) == (1, ("input[0]",))
+
+
+def test_several_threads_leave_the_counts_right():
+    store = ResponsesStore(StoreConfig(max_responses=5))
+
+    def talk(thread: int) -> None:
+        for number in range(40):
+            previous = {} if number % 4 == 0 else {"previous_response_id": f"resp_{thread}x{number - 1}"}
+            with suppress(UnknownResponseError):
+                respond(store, f"{thread}x{number}", **previous)
+            with suppress(UnknownResponseError):
+                store.delete(ANNA, f"resp_{(thread + 1) % 4}x{number}")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(talk, range(4)))
+    for response_id in [name for _, name in list(store._responses)]:
+        store.delete(ANNA, response_id)
+    assert (store.num_bytes, len(store), store._by_item, store._by_fields) == (0, 0, {}, {})
