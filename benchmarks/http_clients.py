@@ -1,0 +1,88 @@
+"""The clients of `benchmarks.server`: so many streams at once over sockets; prints what they saw as one JSON object.
+
+    python -m benchmarks.http_clients http://127.0.0.1:4119 8 64       64 tokens each; 0: the scripted words, checked
+
+They read bytes and hardly look at them, so that the machine's time goes to the server.
+"""
+
+import asyncio
+import json
+import re
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+
+STREAM_WORDS = 50
+WORDS = [f"w{number} " for number in range(STREAM_WORDS)]
+
+
+@dataclass
+class Seen:
+    """What one client saw."""
+
+    first_seconds: float = 0.0
+    parts: list[bytes] = field(default_factory=list)
+
+    @property
+    def body(self) -> bytes:
+        return b"".join(self.parts)
+
+
+async def visit(host: str, port: int, number: int, num_tokens: int) -> Seen:
+    """One request, read to its end."""
+    body = json.dumps(request(number, num_tokens)).encode()
+    began = time.perf_counter()
+    reader, writer = await asyncio.open_connection(host, port)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    seen = Seen()
+    while part := await reader.read(65536):
+        if not seen.first_seconds and b'"content":"' in part.replace(b'"content":""', b""):
+            seen.first_seconds = time.perf_counter() - began
+        seen.parts.append(part)
+    writer.close()
+    return seen
+
+
+def request(number: int, num_tokens: int) -> dict[str, object]:
+    text = f"What is {number} + {number + 7}?"
+    extra = {"max_tokens": num_tokens, "ignore_eos": True} if num_tokens else {}
+    return {
+        "model": "model",
+        "messages": [{"role": "user", "content": text}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "temperature": 0,
+        **extra,
+    }
+
+
+async def run(url: str, num_clients: int, num_tokens: int) -> dict[str, object]:
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    began = time.perf_counter()
+    seen = await asyncio.gather(*(visit(host, int(port), number, num_tokens) for number in range(num_clients)))
+    seconds = time.perf_counter() - began
+    firsts = sorted(one.first_seconds for one in seen)
+    return {
+        "seconds": seconds,
+        "tokens_per_second": sum(num_tokens_of(one.body) for one in seen) / seconds,
+        "first_seconds": statistics.median(firsts),
+        "first_p50": firsts[len(firsts) // 2],
+        "first_p99": firsts[int(len(firsts) * 0.99)],
+        "num_exact": sum(re.findall(rb'"content":"(w\d+ )"', one.body) == [w.encode() for w in WORDS] for one in seen),
+        "events_per_second": sum(one.body.count(b"data: ") for one in seen) / seconds,
+    }
+
+
+def num_tokens_of(body: bytes) -> int:
+    """What the server says that it wrote; an answer that was cut has no such number and is a failure."""
+    (count,) = re.findall(rb'"completion_tokens":(\d+)', body)
+    return int(count)
+
+
+if __name__ == "__main__":
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
+    print(json.dumps(asyncio.run(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))

@@ -1,0 +1,253 @@
+"""What HTTP costs: tokens per second and time to the first token through the server, beside the engine in process.
+
+    python -m benchmarks.server                    the miniature of Mistral Small 4 in bf16, then the nano
+    python -m benchmarks.server --model nano --rounds 5
+    python -m benchmarks.server --only streams     1,000 open streams of the scripted provider
+
+Server and engine are one process, as `small4 serve` is; the clients are another. Contenders take turns, so that a
+neighbour's load falls on all; every figure is a median of the rounds.
+"""
+
+import argparse
+import asyncio
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.http_clients import STREAM_WORDS
+from benchmarks.report import print_table, write_results
+
+CLIENTS = (1, 8, 32, 64)
+NUM_TOKENS = {"mini": 48, "nano": 192}  # of each answer
+MINI_LAYERS = 4
+NUM_STREAMS = 1000
+WORD_SECONDS = 0.2  # between two words of an open stream
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=("mini", "nano", "both"), default="both")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=("speed", "streams"))
+    parser.add_argument("--scripted", metavar="DIRECTORY", help=argparse.SUPPRESS)  # the server of the open streams
+    arguments = parser.parse_args()
+    if arguments.scripted:
+        return serve_scripted(Path(arguments.scripted))
+    results: dict[str, Any] = {}
+    if arguments.only != "streams":
+        for name in ("mini", "nano") if arguments.model == "both" else (arguments.model,):
+            results[name] = measure_speed(name, arguments.rounds)
+    if arguments.only != "speed":
+        results["streams"] = measure_streams()
+    print(f"written to {write_results('server', results)}")
+
+
+def measure_speed(name: str, num_rounds: int) -> dict[str, Any]:
+    """Tokens per second and times to the first token, in process and through HTTP."""
+    provider = mini_provider() if name == "mini" else nano_provider()
+    taken: dict[str, dict[int, list[tuple[float, float]]]] = {
+        way: {num: [] for num in CLIENTS} for way in ("engine", "provider", "http")
+    }
+    with served(provider) as url:
+        for number in range(num_rounds + 1):
+            for num_clients in CLIENTS:
+                for way, figures in taken.items():
+                    figure = run_way(way, provider, url, num_clients, NUM_TOKENS[name])
+                    if number:  # the first round warms everything up
+                        figures[num_clients].append(figure)
+    return report(name, taken)
+
+
+def run_way(way: str, provider: Any, url: str, num_clients: int, num_tokens: int) -> tuple[float, float]:
+    """Tokens per second of all clients, and the median of their seconds to the first token."""
+    if way == "engine":
+        return drive_engine(provider, num_clients, num_tokens)
+    if way == "provider":
+        return asyncio.run(drive_provider(provider, num_clients, num_tokens))
+    command = [sys.executable, "-m", "benchmarks.http_clients", url, str(num_clients), str(num_tokens)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found["tokens_per_second"], found["first_seconds"]
+
+
+def drive_engine(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
+    """The engine's own thread with nobody but a counter behind it."""
+    done, firsts, ends = threading.Semaphore(0), [], []
+    exchanges = [provider.prepare(chat(number, num_tokens)) for number in range(num_clients)]
+    began = time.perf_counter()
+
+    def deliver(output: Any) -> None:
+        if output.sequence not in seen:
+            seen.add(output.sequence)
+            firsts.append(time.perf_counter() - began)
+        if output.finish_reason is not None:
+            ends.append(output.sequence.num_output)
+            done.release()
+
+    seen: set[Any] = set()
+    for exchange in exchanges:
+        exchange.worker.submit(exchange.generation, deliver)
+    for _ in exchanges:
+        done.acquire()
+    return sum(ends) / (time.perf_counter() - began), statistics.median(firsts)
+
+
+async def drive_provider(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
+    """As the server drives it, without HTTP and JSON."""
+    from small4.chat import Finish
+    from small4.providers.provider import Caller
+
+    began = time.perf_counter()
+    firsts: list[float] = []
+
+    async def read(number: int) -> int:
+        first = None
+        async for event in provider.stream(chat(number, num_tokens), Caller()):
+            first = first or time.perf_counter() - began
+            if isinstance(event.event, Finish):
+                firsts.append(first)
+                return int(event.event.usage.completion_tokens)
+        raise AssertionError("no Finish came")
+
+    counts = await asyncio.gather(*(read(number) for number in range(num_clients)))
+    return sum(counts) / (time.perf_counter() - began), statistics.median(firsts)
+
+
+def chat(number: int, num_tokens: int) -> Any:
+    """The request that the clients of `http_clients` send, too."""
+    from small4.chat import ChatRequest, Message, Sampling
+
+    text = f"What is {number} + {number + 7}?"
+    return ChatRequest(messages=(Message("user", text),), max_tokens=num_tokens, sampling=Sampling(ignore_eos=True))
+
+
+@contextmanager
+def served(provider: Any) -> Iterator[str]:
+    """The provider behind HTTP, in a thread of this process."""
+    from small4.server.app import create_app
+    from small4.server.keys import KeyStore
+    from small4.server.log import Log
+    from small4.server.models import Offer
+    from small4.server.run import serving
+
+    with tempfile.TemporaryDirectory() as directory, (Path(directory) / "log").open("w") as log:
+        app = create_app([Offer(id="model", provider=provider)], KeyStore(Path(directory)), log=Log(log))
+        with serving(app) as url:
+            yield url
+
+
+def nano_provider() -> Any:
+    from small4.llm import load
+
+    return load("nano").provider
+
+
+def mini_provider() -> Any:
+    """The miniature with the nano's vocabulary and random weights that write text, not control tokens."""
+    import torch
+
+    from benchmarks.model import mini_config
+    from small4.engine.config import EngineConfig
+    from small4.llm import load
+    from small4.model.transformer import Transformer
+    from small4.providers.local import LocalProvider
+
+    tokenizer = load("nano").tokenizer
+    config = replace(mini_config(MINI_LAYERS), vocab_size=tokenizer.vocab_size)
+    generator = torch.Generator().manual_seed(0)
+    with torch.device("meta"):
+        network = Transformer(config).to(torch.bfloat16)
+    state = {}
+    for name, parameter in network.named_parameters():
+        tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
+        state[name] = tensor.fill_(1.0) if tensor.ndim == 1 else tensor.normal_(0.0, 0.02, generator=generator)
+    state["output.weight"][tokenizer.num_special_tokens :] *= 50.0
+    network.load_state_dict(state, assign=True)
+    return LocalProvider(
+        "mini", network.eval().requires_grad_(False), tokenizer, engine=EngineConfig(cache_bytes=2**28)
+    )
+
+
+def report(name: str, taken: dict[str, dict[int, list[tuple[float, float]]]]) -> dict[str, Any]:
+    figures = {
+        way: {num: [statistics.median(column) for column in zip(*rounds, strict=True)] for num, rounds in rows.items()}
+        for way, rows in taken.items()
+    }
+    rows = []
+    for num in CLIENTS:
+        (engine, _), (inside, first_inside), (http, first_http) = (figures[way][num] for way in taken)
+        added = (first_http - first_inside) * 1000
+        rows.append(
+            [str(num), f"{engine:.0f}", f"{inside:.0f}", f"{http:.0f}", f"{http / engine:.3f}", f"{added:+.1f} ms"]
+        )
+    print(f"{name}: tokens per second")
+    print_table(["clients", "engine", "provider", "HTTP", "HTTP / engine", "added to first token"], rows)
+    return {way: {str(num): figure for num, figure in rows.items()} for way, rows in figures.items()}
+
+
+def measure_streams() -> dict[str, Any]:
+    """1,000 open streams at once: order, completeness, the server's memory, and time to the first byte."""
+    with tempfile.TemporaryDirectory() as directory:
+        command = [sys.executable, "-m", "benchmarks.server", "--scripted", directory]
+        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert server.stdout is not None
+        url = server.stdout.readline().strip()
+        before = memory_bytes(server.pid)
+        clients = [sys.executable, "-m", "benchmarks.http_clients", url, str(NUM_STREAMS), "0"]
+        found: dict[str, Any] = json.loads(subprocess.run(clients, capture_output=True, text=True, check=True).stdout)
+        found |= {"memory_before": before, "memory_peak": memory_bytes(server.pid, "VmHWM")}
+        server.terminate()
+        found["exit_code"] = server.wait()
+    print(f"{NUM_STREAMS} open streams of {STREAM_WORDS} words")
+    print_table(
+        ["streams", "whole and in order", "events per second", "first byte p50", "p99", "memory before", "peak"],
+        [
+            [
+                str(NUM_STREAMS),
+                str(found["num_exact"]),
+                f"{found['events_per_second']:.0f}",
+                f"{found['first_p50'] * 1000:.0f} ms",
+                f"{found['first_p99'] * 1000:.0f} ms",
+                f"{before / 2**20:.0f} MiB",
+                f"{found['memory_peak'] / 2**20:.0f} MiB",
+            ]
+        ],
+    )
+    return found
+
+
+def memory_bytes(process_id: int, field: str = "VmRSS") -> int:
+    """Resident memory of a process, or its peak (VmHWM)."""
+    lines = Path(f"/proc/{process_id}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def serve_scripted(directory: Path) -> None:
+    """The server of the open streams; prints its URL."""
+    from small4.chat import Finish, TextDelta, Usage
+    from small4.providers.scripted import Pause, ScriptedProvider, Step
+    from small4.server.app import create_app
+    from small4.server.keys import KeyStore
+    from small4.server.log import Log
+    from small4.server.models import Offer
+    from small4.server.run import serve
+
+    words: list[Step] = []
+    for number in range(STREAM_WORDS):
+        words += [TextDelta(f"w{number} "), Pause(WORD_SECONDS)]
+    provider = ScriptedProvider([*words, Finish("stop", Usage(1, STREAM_WORDS))])
+    with (directory / "log").open("w") as log:
+        app = create_app([Offer(id="model", provider=provider)], KeyStore(directory), log=Log(log))
+        serve(app, port=0, on_start=lambda url: print(url, flush=True))
+
+
+if __name__ == "__main__":
+    main()
