@@ -28,6 +28,7 @@ from small4.server.models import Models, Offer
 from small4.server.observe import Observe
 from small4.server.openapi import document
 from small4.server.refusal import Refusal
+from small4.server.responses_endpoints import ResponsesEndpoints
 from small4.server.routes import Routes, table
 from small4.server.service import Service
 from small4.server.status_endpoints import StatusEndpoints
@@ -56,7 +57,7 @@ def create_app(
     )
     endpoints = Endpoints(service)
     status = StatusEndpoints(service)
-    routes = Routes(table(endpoints, TokenEndpoints(service, endpoints), status))
+    routes = Routes(table(endpoints, ResponsesEndpoints(service), TokenEndpoints(service, endpoints), status))
     status.describe(lambda: document(routes.paths))
     app = Starlette(
         routes=routes.routes,

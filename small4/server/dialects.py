@@ -2,17 +2,43 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from threading import Lock
+from time import time
 from typing import Any, Literal
 
 from starlette.types import Scope
 
-from small4.wire import mistral, model_cards, openai_chat, openai_errors, openai_text
+from small4.server.responses_store import ResponsesStore, StoreConfig
+from small4.server.sealing import Seal, derived_key
+from small4.wire import (
+    anthropic,
+    google,
+    mistral,
+    model_cards,
+    models_list,
+    openai_chat,
+    openai_errors,
+    openai_responses,
+    openai_text,
+)
 from small4.wire.call import Call, Head, Writer
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import Problem
+from small4.wire.responses_parts import Item
+from small4.wire.signature import Signer
 
 Name = Literal["openai", "text", "responses", "anthropic", "google", "mistral", "fim"]
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request says beside its body."""
+
+    owner: str  # the id of the caller's key
+    model: str = ""  # in Google's paths
+    is_stream: bool = False  # by Google's verb
+    has_open_names: bool = False  # events of reasoning are named as Open Responses names them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,55 +46,163 @@ class Dialect:
     """One module of `wire`, with what it needs of this instance filled in."""
 
     name: Name
-    parse: Callable[[bytes], Call]
-    writer: Callable[[Call, Head], Writer]
+    parse: Callable[[bytes, Asked], Call]
+    writer: Callable[[Call, Head, Asked], Writer]
     format_error: Callable[[Problem, str], Json]  # the problem, and the request's id
     status: Callable[[Problem], int]
     format_models: Callable[[Sequence[ModelEntry]], Json]
     format_model: Callable[[ModelEntry], Json]
+    parse_count: Callable[[bytes, Asked], Call] | None = None  # None: it counts no tokens beforehand
+    format_count: Callable[[int], Json] | None = None
+    keep: Callable[[str, Call, Json], None] | None = None  # the owner, what was asked, and the answer: to go on from
 
 
 class Dialects:
-    """All of them, for the instance with this secret."""
+    """All of them, for the instance with this secret; `past` holds the responses that callers may go on from."""
 
     def __init__(self, secret: bytes) -> None:
-        known = (_openai(), _text(), _mistral(), _fim())
+        self.past = KeptResponses(ResponsesStore(StoreConfig()))
+        known = (_openai(), _text(), _mistral(), _fim(), _anthropic(secret), _google(), _responses(secret, self.past))
         self._by_name: Mapping[Name, Dialect] = {dialect.name: dialect for dialect in known}
 
     def of(self, scope: Scope) -> Dialect:
         """The dialect of a request."""
-        return self._by_name.get(dialect_name(scope), self._by_name["openai"])
+        return self._by_name[dialect_name(scope)]
+
+
+class KeptResponses:
+    """The store of responses for several threads: large bodies are parsed beside the event loop."""
+
+    def __init__(self, store: ResponsesStore) -> None:
+        self.store, self._lock = store, Lock()
+
+    def keep(self, owner: str, call: Call, response: Json) -> None:
+        with self._lock:
+            self.store.keep(owner, call, response)
+
+    def response(self, owner: str, response_id: str) -> Json:
+        with self._lock:
+            return self.store.response(owner, response_id)
+
+    def input_items(self, owner: str, response_id: str) -> list[Item]:
+        with self._lock:
+            return self.store.input_items(owner, response_id)
+
+    def delete(self, owner: str, response_id: str) -> None:
+        with self._lock:
+            self.store.delete(owner, response_id)
+
+    def of(self, owner: str) -> "OwnPast":
+        """What one caller's requests may go on from."""
+        return OwnPast(self, owner)
+
+    def thread(self, owner: str, response_id: str) -> Sequence[Item]:
+        with self._lock:
+            return self.store.thread(owner, response_id)
+
+    def item(self, owner: str, item_id: str) -> Item | None:
+        with self._lock:
+            return self.store.item(owner, item_id)
+
+
+@dataclass(frozen=True, slots=True)
+class OwnPast:
+    """The `Past` of one caller."""
+
+    kept: KeptResponses
+    owner: str
+
+    def thread(self, response_id: str) -> Sequence[Item]:
+        return self.kept.thread(self.owner, response_id)
+
+    def item(self, item_id: str) -> Item | None:
+        return self.kept.item(self.owner, item_id)
 
 
 def _openai() -> Dialect:
     return Dialect(
         name="openai",
-        parse=openai_chat.parse_request,
-        writer=openai_chat.Writer,
+        parse=lambda body, asked: openai_chat.parse_request(body),
+        writer=lambda call, head, asked: openai_chat.Writer(call, head),
         format_error=lambda problem, request_id: openai_errors.format_error(problem),
         status=lambda problem: problem.status,
-        format_models=model_cards.format_models,
+        format_models=models_list.format_models,
         format_model=model_cards.format_model,
     )
 
 
 def _text() -> Dialect:
-    return replace(_openai(), name="text", parse=openai_text.parse_request, writer=openai_text.Writer)
+    return replace(
+        _openai(),
+        name="text",
+        parse=lambda body, asked: openai_text.parse_request(body),
+        writer=lambda call, head, asked: openai_text.Writer(call, head),
+    )
 
 
 def _mistral() -> Dialect:
     return replace(
         _openai(),
         name="mistral",
-        parse=mistral.parse_request,
-        writer=mistral.Writer,
+        parse=lambda body, asked: mistral.parse_request(body),
+        writer=lambda call, head, asked: mistral.Writer(call, head),
         format_error=lambda problem, request_id: mistral.format_error(problem),
         status=mistral.error_status,
+        format_models=model_cards.format_models,
     )
 
 
 def _fim() -> Dialect:
-    return replace(_mistral(), name="fim", parse=mistral.parse_fim)
+    return replace(_mistral(), name="fim", parse=lambda body, asked: mistral.parse_fim(body))
+
+
+def _anthropic(secret: bytes) -> Dialect:
+    signer = Signer(derived_key(secret, "thoughts signed"))
+    return Dialect(
+        name="anthropic",
+        parse=lambda body, asked: anthropic.parse_request(body, signer),
+        writer=lambda call, head, asked: anthropic.Writer(call, head, signer),
+        format_error=anthropic.format_error,
+        status=anthropic.error_status,
+        format_models=anthropic.format_models,
+        format_model=anthropic.format_model,
+        parse_count=lambda body, asked: anthropic.parse_count_request(body, signer),
+        format_count=anthropic.format_count,
+    )
+
+
+def _google() -> Dialect:
+    return Dialect(
+        name="google",
+        parse=lambda body, asked: google.parse_request(body, asked.model, asked.is_stream),
+        writer=lambda call, head, asked: google.Writer(call, head),
+        format_error=lambda problem, request_id: google.format_error(problem),
+        status=lambda problem: problem.status,
+        format_models=google.format_models,
+        format_model=google.format_model,
+        parse_count=lambda body, asked: google.parse_count_request(body, asked.model),
+        format_count=google.format_count,
+    )
+
+
+def _responses(secret: bytes, past: KeptResponses) -> Dialect:
+    seal = Seal(secret, "thoughts sealed")
+
+    def parse(body: bytes, asked: Asked) -> Call:
+        return openai_responses.parse_request(body, past=past.of(asked.owner), sealer=seal)
+
+    def writer(call: Call, head: Head, asked: Asked) -> Writer:
+        return openai_responses.Writer(call, head, sealer=seal, clock=time, has_open_names=asked.has_open_names)
+
+    return replace(
+        _openai(),
+        name="responses",
+        parse=parse,
+        writer=writer,
+        parse_count=parse,
+        format_count=openai_responses.format_count,
+        keep=past.keep,
+    )
 
 
 # The first that a path begins with; an alias of a path is of the path's own dialect.
@@ -76,6 +210,7 @@ _PREFIXES: tuple[tuple[str, Name], ...] = (
     ("/anthropic/", "anthropic"),
     ("/google/", "google"),
     ("/mistral/v1/fim/", "fim"),
+    ("/mistral/v1/responses", "responses"),
     ("/mistral/", "mistral"),
     ("/v1beta/", "google"),
     ("/v1/messages", "anthropic"),

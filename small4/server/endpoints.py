@@ -12,20 +12,24 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from small4.chat import ChatRequest
-from small4.errors import FieldError
+from small4.errors import FieldError, UnknownPathError
 from small4.providers.provider import Caller
 from small4.server.answering import Answering, Job
 from small4.server.body import check_json
+from small4.server.dialects import Asked
 from small4.server.exchange import exchange_of
 from small4.server.idempotency import checked_key, fingerprint_of
 from small4.server.keys import Identity
 from small4.server.links import with_images
 from small4.server.models import Offer
-from small4.server.outlet import EVENTS, Framing, Outlet, RawHeaders, encode_json
+from small4.server.outlet import ARRAY, EVENTS, Framing, Outlet, RawHeaders, encode_json
 from small4.server.service import Service
 from small4.wire.call import Call, Head
 
 T = TypeVar("T")
+
+STREAM_VERB, COUNT_VERB = "streamGenerateContent", "countTokens"
+GOOGLE_VERBS = ("generateContent", STREAM_VERB, COUNT_VERB)
 
 
 class Endpoints:
@@ -36,7 +40,21 @@ class Endpoints:
 
     async def answer(self, request: Request) -> ASGIApp:
         """A request to a model, in the dialect of its path."""
-        return await self._answer(request, EVENTS)
+        return await self._answer(request, self._asked(request), EVENTS)
+
+    async def generate(self, request: Request) -> ASGIApp:
+        """Google's paths end in a model and a verb."""
+        model, _, verb = request.path_params["call"].rpartition(":")
+        asked = replace(self._asked(request), model=model, is_stream=verb == STREAM_VERB)
+        if verb == COUNT_VERB:
+            return await self._count(request, asked)
+        if verb not in GOOGLE_VERBS or not model:
+            raise UnknownPathError(f"there is no such method of a model; there are {', '.join(GOOGLE_VERBS)}")
+        return await self._answer(request, asked, EVENTS if request.query_params.get("alt") == "sse" else ARRAY)
+
+    async def count(self, request: Request) -> Response:
+        """The tokens of the prompt that a request becomes."""
+        return await self._count(request, self._asked(request))
 
     async def models(self, request: Request) -> Response:
         """The models that are served, in the shape that the caller's client reads."""
@@ -53,18 +71,37 @@ class Endpoints:
         """What no model here can do."""
         raise FieldError("no model here makes embeddings; it writes text", "model")
 
-    async def _answer(self, request: Request, framing: Framing) -> ASGIApp:
+    def _asked(self, request: Request) -> Asked:
+        identity: Identity = request.scope["identity"]
+        return Asked(owner=identity.id, has_open_names=request.headers.get("x-openresponses") == "1")
+
+    async def _answer(self, request: Request, asked: Asked, framing: Framing) -> ASGIApp:
         dialect = self.service.dialects.of(request.scope)
         body = await self.read_body(request)
-        call = await self.off_loop(len(body), dialect.parse, body)
-        job = await self._job(request, call)
-        head = Head(secrets.token_hex(12), int(time.time()), self.service.models.find(call.model).id)
-        outlet = Outlet(dialect.writer(call, head), _headers(call), framing if call.is_stream else None)
+        call = await self.off_loop(len(body), dialect.parse, body, asked)
+        offer = self.service.models.find(call.model)
+        job = await self._job(request, call, offer)
+        writer = dialect.writer(call, Head(secrets.token_hex(12), int(time.time()), offer.id), asked)
+        outlet = Outlet(writer, _headers(call), framing if call.is_stream else None)
+        keep = dialect.keep
+        if keep is not None:
+            outlet.on_end = lambda: keep(asked.owner, call, writer.whole())
         response = Answering(job, outlet, self.service.admission, self.service.drain, self.service.bounds)
         return await self._once(request, body, response)
 
-    async def _job(self, request: Request, call: Call) -> Job:
-        offer = self.service.models.find(call.model)
+    async def _count(self, request: Request, asked: Asked) -> Response:
+        dialect = self.service.dialects.of(request.scope)
+        if dialect.parse_count is None or dialect.format_count is None:
+            raise UnknownPathError("this API counts no tokens beforehand")
+        body = await self.read_body(request)
+        call = await self.off_loop(len(body), dialect.parse_count, body, asked)
+        exchange_of(request.scope).operation = "count_tokens"
+        job = await self._job(request, call, self.service.models.find(call.model))
+        async with self.service.admission.place(job.key_id):
+            num_tokens = await job.provider.count_tokens(job.request)
+        return json_response(dialect.format_count(num_tokens))
+
+    async def _job(self, request: Request, call: Call, offer: Offer) -> Job:
         identity: Identity = request.scope["identity"]
         chat = await with_images(suited(call, offer), self.service.fetch)
         caller = Caller(name=identity.id, salt=identity.salt.encode())

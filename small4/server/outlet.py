@@ -51,6 +51,7 @@ class Outlet:
     def __init__(self, writer: Writer, headers: RawHeaders, framing: Framing | None) -> None:
         self.writer, self.headers, self.framing = writer, headers, framing
         self.has_begun = False
+        self.on_end: Callable[[], None] = lambda: None  # called when the whole answer has been written, and only then
         self.may_begin = False  # before its first event: a request that waits for its turn may still be refused
         self._send: Send | None = None
         self._lock = asyncio.Lock()  # a heartbeat may not get between two parts
@@ -72,8 +73,12 @@ class Outlet:
     async def finish(self) -> None:
         """Send what is left, after the last event."""
         if self.framing is None:
-            return await self._send_whole(encode_json(self.writer.whole()))
-        await self._close(self.writer.finish())
+            body = encode_json(self.writer.whole())
+            self.on_end()
+            return await self._send_whole(body)
+        events = self.writer.finish()
+        self.on_end()
+        await self._close(events)
 
     async def fail(self, problem: Problem) -> None:
         """End a stream that has begun and cannot go on."""

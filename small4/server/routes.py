@@ -8,12 +8,16 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from small4.server.auth import Needs
-from small4.server.endpoints import Endpoints
+from small4.server.endpoints import GOOGLE_VERBS, Endpoints
 from small4.server.exchange import exchange_of
+from small4.server.responses_endpoints import ResponsesEndpoints
 from small4.server.status_endpoints import METRICS_TYPE, PAGE_TYPE, StatusEndpoints
 from small4.server.token_endpoints import DetokenizeFields, TokenEndpoints, TokenizeFields
+from small4.wire.anthropic_blocks import Body as MessagesFields
 from small4.wire.chat_fields import ChatFields
+from small4.wire.google_fields import Body as GenerateFields
 from small4.wire.openai_text import TextRequestFields
+from small4.wire.responses_fields import RequestFields as ResponsesFields
 
 Handler = Callable[[Request], Awaitable[ASGIApp]]
 
@@ -34,16 +38,22 @@ class Path:
 
 
 OPENAI_MOUNTS = ("", "/openai", "/api")
-MODEL_MOUNTS = ("/v1", "/openai/v1", "/mistral/v1")
+GOOGLE_MOUNTS = ("/v1beta", "/v1", "/google/v1beta", "/google/v1")
+MODEL_MOUNTS = ("/v1", "/openai/v1", "/anthropic/v1", "/mistral/v1", "/v1beta", "/google/v1beta", "/google/v1")
 
 
-def table(endpoints: Endpoints, tokens: TokenEndpoints, status: StatusEndpoints) -> list[Path]:
+def table(
+    endpoints: Endpoints, responses: ResponsesEndpoints, tokens: TokenEndpoints, status: StatusEndpoints
+) -> list[Path]:
     """All rows."""
     return [
         *_status_paths(status),
         *_openai_paths(endpoints),
+        *_responses_paths(endpoints, responses),
+        *_anthropic_paths(endpoints),
         *_mistral_paths(endpoints),
         *_model_paths(endpoints),
+        *_google_paths(endpoints),
         *_token_paths(tokens),
     ]
 
@@ -73,6 +83,41 @@ def _openai_paths(endpoints: Endpoints) -> list[Path]:
         for mount in ("", "/openai", "/mistral")
     ]
     return [*chat, *text, *refused]
+
+
+def _responses_paths(endpoints: Endpoints, responses: ResponsesEndpoints) -> list[Path]:
+    rows = []
+    for mount in (*OPENAI_MOUNTS, "/mistral"):
+        path = f"{mount}/v1/responses"
+        one = f"{path}/{{response}}"
+        rows += [
+            _answering(path, endpoints.answer, "A response, by OpenAI and Open Responses", ResponsesFields),
+            _post(f"{path}/input_tokens", endpoints.count, "The tokens of its prompt", ResponsesFields),
+            _get(one, responses.read, "inference", "A kept response"),
+            replace(_get(one, responses.delete, "inference", "Forget it"), methods=("DELETE",)),
+            _get(f"{one}/input_items", responses.input_items, "inference", "What was said before it"),
+            _post(f"{one}/cancel", responses.cancel, "Refused: nothing runs in the background"),
+        ]
+    return rows
+
+
+def _anthropic_paths(endpoints: Endpoints) -> list[Path]:
+    rows = []
+    for mount in ("", "/anthropic", "/api"):
+        path = f"{mount}/v1/messages"
+        rows += [
+            _answering(path, endpoints.answer, "A chat, by Anthropic", MessagesFields),
+            _post(f"{path}/count_tokens", endpoints.count, "The tokens of its prompt", MessagesFields),
+        ]
+    return rows
+
+
+def _google_paths(endpoints: Endpoints) -> list[Path]:
+    rows = []
+    for mount in GOOGLE_MOUNTS:
+        answering = _answering(f"{mount}/models/{{call:path}}", endpoints.generate, "A chat, by Google", GenerateFields)
+        rows.append(replace(answering, verbs=GOOGLE_VERBS))
+    return rows
 
 
 def _mistral_paths(endpoints: Endpoints) -> list[Path]:
