@@ -4,6 +4,7 @@ Unknown fields are never an error: agents send many. Their paths are gathered, s
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -61,11 +62,16 @@ class Ignored:
 
     def __init__(self) -> None:
         self._paths: dict[str, None] = {}
+        self._seen: set[str] = set()  # as the caller wrote them
         self._num_more = 0
 
     def add(self, path: str) -> None:
         """Take one path; what could not stand in an HTTP header becomes `?`."""
-        path = "".join(c if " " < c < "\x7f" and c != "," else "?" for c in path[:MAX_PATH])
+        path = path[:MAX_PATH]
+        if path in self._seen:
+            return
+        self._seen.add(path)
+        path = "".join(c if " " < c < "\x7f" and c != "," else "?" for c in path)
         if path in self._paths:
             return
         if len(self._paths) < MAX_IGNORED:
@@ -83,15 +89,19 @@ class Ignored:
 
     def unknown_within(self, fields: Mapping[str, Any], struct: msgspec.Struct, path: str = "") -> None:
         """Take the unknown fields of a struct and of all structs in it; `fields` is what it was converted from."""
-        self.unknown(fields, type(struct), path)
-        for name, encoded in zip(struct.__struct_fields__, struct.__struct_encode_fields__, strict=True):
-            value, place = getattr(struct, name), f"{path}.{encoded}".lstrip(".")
-            if isinstance(value, msgspec.Struct):
-                self.unknown_within(fields[encoded], value, place)
-            elif isinstance(value, list):
-                for raw, item in zip(fields[encoded], value, strict=True):
-                    if isinstance(item, msgspec.Struct):
-                        self.unknown_within(raw, item, place)
+        names = _attributes(type(struct))
+        prefix = f"{path}." if path else ""
+        for name, raw in fields.items():
+            attribute = names.get(name)
+            if attribute is None:
+                if raw is not None and name != struct.__struct_config__.tag_field:
+                    self.add(prefix + name)
+            elif isinstance(raw, dict | list):
+                items = raw if isinstance(raw, list) else [raw]
+                value = getattr(struct, attribute)
+                for item, inner in zip(items, value if isinstance(value, list) else [value], strict=True):
+                    if isinstance(inner, msgspec.Struct):
+                        self.unknown_within(item, inner, prefix + name)
 
     def set(self, struct: msgspec.Struct, names: Iterable[str], path: str = "") -> None:
         """Take those of the named fields that the caller set: fields that are known and change nothing."""
@@ -110,6 +120,12 @@ def _shown(message: str) -> str:
     """On one line and not long, since it can quote the value that is wrong."""
     text = "".join(c if c.isprintable() else "?" for c in message[: MAX_QUOTED + 1])
     return text if len(text) <= MAX_QUOTED else f"{text[:MAX_QUOTED]}..."
+
+
+@lru_cache(maxsize=256)  # bodies hold thousands of structs of few kinds
+def _attributes(kind: type[msgspec.Struct]) -> dict[str, str]:
+    """A struct's attributes by their names in JSON."""
+    return dict(zip(kind.__struct_encode_fields__, kind.__struct_fields__, strict=True))
 
 
 def _children(value: object) -> Iterator[object]:

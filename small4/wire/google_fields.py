@@ -21,15 +21,14 @@ from small4.wire.limits import (
 _FREE = ("args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels")
 
 
-def spelled(fields: dict[str, Any], path: str = "") -> dict[str, Any]:
+def spelled(fields: dict[str, Any]) -> dict[str, Any]:
     """The fields, and those inside them, in camelCase."""
     renamed: dict[str, Any] = {}
     for name, value in fields.items():
         new = camel(name)
-        place = f"{path}.{new}".lstrip(".")
         if new in renamed:
-            raise FieldError(f"{place[:200]} is there in two spellings; send one", place[:200])
-        renamed[new] = value if new in _FREE else _spelled(value, place)
+            raise wrong(new[:100], "it is there in two spellings; send one")
+        renamed[new] = value if new in _FREE else _spelled(value)
     return renamed
 
 
@@ -38,10 +37,10 @@ def wrong(param: str, why: str) -> FieldError:
     return FieldError(f"{param}: {why}", param)
 
 
-def _spelled(value: Any, path: str) -> Any:
+def _spelled(value: Any) -> Any:
     if isinstance(value, dict):
-        return spelled(value, path)
-    return [_spelled(item, path) for item in value] if isinstance(value, list) else value
+        return spelled(value)
+    return [_spelled(item) for item in value] if isinstance(value, list) else value
 
 
 class Blob(Struct, rename="camel"):

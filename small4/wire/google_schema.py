@@ -34,6 +34,8 @@ def json_schema(schema: dict[str, Any], path: str, *, is_closed: bool = False) -
 
 def camel(name: str) -> str:
     """`snake_case` as `camelCase`; Google takes either."""
+    if "_" not in name:
+        return name
     first, *others = name.split("_")
     return first + "".join(other[:1].upper() + other[1:] for other in others) if first else name
 

@@ -30,7 +30,7 @@ from small4.wire.call import Call, Head
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.exchanges import RUNS, SIGNER, TEXTS, USAGES, events_of, joined, load
+from tests.wire.there_and_back import RUNS, SIGNER, TEXTS, USAGES, events_of, joined, load
 
 EXCHANGES = load("anthropic")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])

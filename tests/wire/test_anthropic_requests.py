@@ -26,7 +26,7 @@ from small4.wire import anthropic
 from small4.wire.anthropic import format_request, parse_count_request, parse_request
 from small4.wire.anthropic_format import unsupported
 from small4.wire.call import Call, Head
-from tests.wire.exchanges import BOUNDARIES, JSON, SIGNER, changed, load, said
+from tests.wire.there_and_back import BOUNDARIES, JSON, SIGNER, changed, load, said
 
 EXCHANGES = load("anthropic")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])

@@ -66,6 +66,13 @@ def test_unknown_fields_are_gathered_once_without_the_empty_ones():
     assert ignored.paths == ("inner.b??c", "inner.e", "name")
 
 
+def test_unknown_fields_are_gathered_from_structs_in_structs():
+    fields = {"name": "a", "b": 1, "inner": [{"type": "inner", "c": 1}, {"type": "inner", "c": 2, "d": None}]}
+    ignored = Ignored()
+    ignored.unknown_within(fields, convert(fields, Outer), "x")
+    assert ignored.paths == ("x.b", "x.inner.c")
+
+
 def test_many_ignored_fields_become_a_number():
     ignored = Ignored()
     for number in range(MAX_IGNORED + 3):

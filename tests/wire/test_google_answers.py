@@ -32,7 +32,7 @@ from small4.wire.json_array import ArrayEncoder
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.exchanges import RUNS, USAGES, events_of, joined, load
+from tests.wire.there_and_back import RUNS, USAGES, events_of, joined, load
 
 EXCHANGES = load("google")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])

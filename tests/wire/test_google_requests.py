@@ -33,7 +33,7 @@ from small4.wire.google import format_request
 from small4.wire.google_enum import enum_pattern, enum_values
 from small4.wire.google_format import unsupported
 from small4.wire.google_schema import json_schema
-from tests.wire.exchanges import BOUNDARIES, JSON, TEXTS, changed, load, said
+from tests.wire.there_and_back import BOUNDARIES, JSON, TEXTS, changed, load, said
 
 EXCHANGES = load("google")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
@@ -86,10 +86,10 @@ def test_hints_and_the_providers_own_tools_are_ignored_by_name():
         }
     )
     assert call.ignored == (
-        "safetySettings",
-        "serviceTier",
         "tools.googleSearch",
         "tools.functionDeclarations.behavior",
+        "safetySettings",
+        "serviceTier",
         "generationConfig.mediaResolution",
     )
 
@@ -101,7 +101,7 @@ def test_hints_and_the_providers_own_tools_are_ignored_by_name():
         (PLAIN | {"cachedContent": "cachedContents/1"}, "cachedContent"),
         (config(responseModalities=["IMAGE"]), "generationConfig.responseModalities"),
         (config(topK=1.5), "generationConfig.topK"),
-        (config(topK=1, top_k=1), "generationConfig.topK"),
+        (config(topK=1, top_k=1), "topK"),
         (config(logprobs=3), "generationConfig.logprobs"),
         (config(responseMimeType="image/png"), "generationConfig.responseMimeType"),
         (config(responseMimeType="text/plain", responseSchema={}), "generationConfig.responseSchema"),

@@ -1,4 +1,4 @@
-"""Golden exchanges: one JSON file each, written after the dialects' documents.
+"""Golden exchanges of Anthropic and Google, one JSON file each, written after their documents.
 
 `request` is how we ourselves write it, `variants` say the same in other ways; `stream` and `answer` are one answer, as
 events and as a whole. `hidden` is a thought that the client did not want to read.
