@@ -227,6 +227,21 @@ def test_closing_a_stream_gives_its_blocks_back_and_others_their_tokens(provider
     wait_until_idle(provider)
 
 
+def test_a_stream_that_is_closed_costs_no_further_step() -> None:
+    provider = make_provider()
+    endless = dataclasses.replace(REQUEST, num_answers=3, max_tokens=1000, sampling=Sampling(ignore_eos=True))
+
+    async def leave() -> int:
+        async with aclosing(provider.stream(endless, CALLER)) as events:
+            for _ in range(20):
+                await anext(events)
+        return provider.worker.engine.num_steps
+
+    num_steps = asyncio.run(leave())
+    wait_until_idle(provider)
+    assert provider.worker.engine.num_steps <= num_steps + 1  # the one under way
+
+
 def test_the_event_loop_goes_on_while_a_request_is_prepared(
     provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
