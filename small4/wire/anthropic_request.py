@@ -119,7 +119,7 @@ class _Conversation:
             case blocks.AssistantTurn():
                 yield from self._said_by_assistant(turn, path)
             case blocks.SystemTurn(content):
-                yield Message("system", _system_text(content))
+                yield from [Message("system", text)] if (text := _system_text(content)) else []
 
     def _said_by_assistant(self, turn: blocks.AssistantTurn, path: str) -> Iterator[Message]:
         """One message, or none where nothing is left of the turn."""
@@ -164,7 +164,7 @@ def _said_by_user(turn: blocks.UserTurn, path: str) -> Iterator[Message]:
     """One message, or none if the turn has only tool results."""
     if isinstance(turn.content, str):
         yield Message("user", turn.content)
-    elif parts := _user_parts(turn.content, path):
+    elif (parts := _user_parts(turn.content, path)) or not turn.content:
         yield Message("user", plain(parts))
 
 

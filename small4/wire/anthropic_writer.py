@@ -48,6 +48,8 @@ class Writer:
     def push(self, event: AnswerEvent) -> list[ServerEvent]:
         """Opens, fills and closes blocks."""
         match event.event:
+            case ReasoningDelta("") | TextDelta("") | ToolCallDelta(_, ""):
+                return []  # a block without text cannot be sent back
             case ReasoningDelta(text):
                 events = self._run({"type": "thinking", "thinking": "", "signature": ""})
                 shown = [_delta(self._index, "thinking_delta", thinking=text)] if self._shows_thoughts else []

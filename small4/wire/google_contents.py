@@ -3,6 +3,7 @@
 import json
 from base64 import b64decode
 from binascii import Error as Base64Error
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -52,15 +53,18 @@ def read_contents(body: google.Body, ignored: Ignored) -> tuple[Message, ...]:
 
 
 class _Calls:
-    """Calls that wait for their results."""
+    """Calls that wait for their results, in the order in which they were made."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[ToolCall, str | None]] = []  # with the id that the client gave
+        self._waiting: defaultdict[tuple[str, str], deque[ToolCall]] = defaultdict(deque)
+        self._answered: set[str] = set()
 
     def made(self, call: google.FunctionCall, path: str) -> ToolCall:
         """A call; one without an id gets one by its place, which stays as the conversation grows."""
         tool_call = ToolCall(native_id(call.id or path, f"{path}.id"), call.name, arguments_text(call.args or {}))
-        self._waiting.append((tool_call, call.id or None))
+        self._answered.discard(tool_call.id)
+        for key in [("id", call.id), ("named", call.name)] if call.id else [("nameless", call.name)]:
+            self._waiting[key].append(tool_call)
         return tool_call
 
     def results(self, pieces: Sequence[_Piece]) -> Iterator[Message]:
@@ -68,17 +72,20 @@ class _Calls:
         for path, piece in pieces:
             if piece.function_response is not None:
                 place = f"{path}.functionResponse"
-                yield _result(piece.function_response, self._answered(piece.function_response, place), place)
+                yield _result(piece.function_response, self._call_id(piece.function_response, place), place)
 
-    def _answered(self, response: google.FunctionResponse, path: str) -> str:
-        found = [
-            *(entry for entry in self._waiting if response.id and entry[1] == response.id),
-            *(entry for entry in self._waiting if entry[1] is None and entry[0].name == response.name),
-            *(entry for entry in self._waiting if not response.id and entry[0].name == response.name),
-        ]
-        if found:
-            self._waiting.remove(found[0])
-            return found[0][0].id
+    def _call_id(self, response: google.FunctionResponse, path: str) -> str:
+        """The call with the same id; else the first of that name without one; else, if none was given, of that name."""
+        keys = [("id", response.id)] if response.id else []
+        keys += (
+            [("nameless", response.name)] if response.id else [("nameless", response.name), ("named", response.name)]
+        )
+        for waiting in (self._waiting[key] for key in keys):
+            while waiting:
+                call = waiting.popleft()
+                if call.id not in self._answered:
+                    self._answered.add(call.id)
+                    return call.id
         raise wrong(path, f"no call of {response.name[:80]!r} waits for a result; send the call too")
 
 

@@ -141,6 +141,7 @@ def _choice(mode: str, names: tuple[str, ...], has_tools: bool) -> ToolChoice:
 def _check_allowed(names: Sequence[str], mode: str, tools: Sequence[Tool], param: str) -> None:
     if names and mode not in ("ANY", "VALIDATED"):
         raise wrong(param, "names go with the mode ANY or VALIDATED; set one of them")
+    check_length(names, MAX_TOOLS, param)
     declared = {tool.name for tool in tools}
     for name in names:
         if name not in declared:

@@ -89,6 +89,8 @@ class Writer:
 
     def _take(self, candidate: "_Candidate", event: AnswerEvent) -> tuple[list[_Json], tuple[TokenLogprobs, ...]]:
         match event.event:
+            case ReasoningDelta("") | TextDelta("", ()) | ToolCallDelta(_, ""):
+                return [], ()
             case ReasoningDelta(text):
                 thought = [{"text": text, "thought": True}] if self._shows_thoughts else []
                 return [*candidate.close_call(), *thought], ()

@@ -35,23 +35,24 @@ def marked_as_error(parts: Sequence[Part]) -> list[Part]:
 
 
 def with_calls_together(messages: Sequence[Message]) -> list[Message]:
-    """Neighbouring messages of one speaker, those after tool calls put into the message of the calls.
+    """Neighbouring messages of the assistant, the first that has tool calls and those after it as one.
 
     The template joins neighbours by itself, but wants all calls answered before the assistant's next message.
     """
-    joined: list[Message] = []
-    for message in messages:
-        if joined and joined[-1].tool_calls:
-            before = joined.pop()
-            parts = [*_parts(before), *_parts(message, separated=bool(text_of(before.content)))]
-            message = Message("assistant", plain(parts), (*before.tool_calls, *message.tool_calls))
-        joined.append(message)
-    return joined
+    start = next((index for index, message in enumerate(messages) if message.tool_calls), len(messages))
+    if start >= len(messages) - 1:
+        return list(messages)
+    parts: list[Part] = []
+    for message in messages[start:]:
+        new = _parts(message)
+        if parts and new and isinstance(parts[-1], TextPart) and isinstance(new[0], TextPart):
+            parts.append(TextPart(_BETWEEN_MESSAGES))
+        parts += new
+    calls = tuple(call for message in messages[start:] for call in message.tool_calls)
+    return [*messages[:start], Message("assistant", plain(parts), calls)]
 
 
-def _parts(message: Message, separated: bool = False) -> list[Part]:
-    content = message.content
-    parts: list[Part] = ([TextPart(content)] if content else []) if isinstance(content, str) else list(content)
-    if separated and parts and isinstance(parts[0], TextPart):
-        return [TextPart(_BETWEEN_MESSAGES), *parts]
-    return parts
+def _parts(message: Message) -> Sequence[Part]:
+    if isinstance(message.content, str):
+        return [TextPart(message.content)] if message.content else []
+    return message.content

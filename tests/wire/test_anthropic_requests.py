@@ -14,6 +14,7 @@ from small4.chat import (
     Message,
     NamedTool,
     Sampling,
+    TextPart,
     ThinkPart,
     Tool,
     ToolCall,
@@ -157,6 +158,25 @@ def test_thinking_and_effort_become_one_of_two_states(fields, effort, budget):
     request = parse(PLAIN | fields).request
     assert (request.effort, request.thinking_budget) == (effort, budget)
     assert request.sampling.temperature == {"none": 0.1, "high": 0.7}[effort]
+
+
+def test_calls_of_neighbouring_turns_are_one_message():
+    use = {"type": "tool_use", "name": "f", "input": {}}
+    results = [{"type": "tool_result", "tool_use_id": f"{i}", "content": f"{i}"} for i in range(2)]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": [{"type": "text", "text": "b"}, use | {"id": "0"}]},
+        {"role": "assistant", "content": "c"},
+        {"role": "assistant", "content": [use | {"id": "1"}]},
+        {"role": "user", "content": [results[1]]},
+        {"role": "user", "content": [results[0], {"type": "text", "text": "d"}]},
+    ]
+    call = parse(PLAIN | {"messages": turns})
+    said(call)
+    assistant = call.request.messages[1]
+    assert assistant.content == (TextPart("b"), TextPart("\n\n"), TextPart("c"))
+    assert len(assistant.tool_calls) == 2
+    assert [message.content for message in call.request.messages[2:]] == ["1", "0", "d"]
 
 
 def test_a_system_text_without_a_place_is_said_by_the_user():

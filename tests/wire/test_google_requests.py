@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -221,8 +222,20 @@ def test_results_are_paired_by_id_or_by_name_and_order():
     by_id = {message.tool_call_id: message.content for message in results}
     assert [by_id[call.id] for call in calls.tool_calls] == ["f1", "f0", "g", "f2"]
     assert parse({"contents": contents}).request.messages[1].tool_calls == calls.tool_calls
+    again = {"parts": [result("f", "again", "x1")]}
     with pytest.raises(FieldError, match="no call of 'f' waits"):
-        parse({"contents": [*contents, {"parts": [result("f", "again", "x1")]}]})
+        parse({"contents": [*contents, again]})
+    assert parse({"contents": [*contents, *contents[1:]]})  # a later turn may use an id again
+
+
+def test_many_calls_are_paired_in_one_go():
+    calls = {"parts": [{"functionCall": {"name": "f", "id": f"{i}"}} for i in range(120)]}
+    answers = {"parts": [{"functionResponse": {"name": "f"}}] * 120}
+    body = json.dumps({"contents": [*PLAIN["contents"], *[calls] * 50, *[answers] * 25]}).encode()
+    start = process_time()
+    with pytest.raises(FieldError, match="no call of 'f' waits"):  # 50 times the same ids are 120 calls
+        google.parse_request(body, "m")
+    assert process_time() - start < 2.5
 
 
 @pytest.mark.parametrize(
