@@ -52,7 +52,7 @@ from small4.model.config import ModelConfig
 from small4.model.draft_head import DraftHead
 from small4.model.quantize import quantize_head, quantize_model
 from small4.model.transformer import Transformer
-from small4.providers.local import NOBODY, Exchange, LocalProvider
+from small4.providers.local import NOBODY, LocalProvider, PreparedRequest
 from small4.tokenizer.tekken import Tokenizer
 
 
@@ -234,8 +234,8 @@ class LLM:
 class ChatStream:
     """An iterator over the events of one answer, as they come; leaving it early ends the answer."""
 
-    def __init__(self, exchange: Exchange) -> None:
-        self._exchange, self._events = exchange, exchange.start()
+    def __init__(self, prepared: PreparedRequest) -> None:
+        self._prepared, self._events = prepared, prepared.start()
 
     def __iter__(self) -> "ChatStream":
         return self
@@ -245,7 +245,7 @@ class ChatStream:
 
     def answer_now(self) -> None:
         """End the thought with the next token, and let no other begin; from any thread."""
-        self._exchange.answer_now()
+        self._prepared.answer_now()
 
     def close(self) -> None:
         """End the answer here."""

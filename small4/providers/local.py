@@ -6,13 +6,15 @@ read       tokens to events, answer by answer             answer_stream.py
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, closing
 from threading import Lock
+from typing import TypeVar
 
 import torch
 
-from small4.chat import EFFORTS, MAX_ANSWERS, TEMPERATURES, AnswerEvent, ChatRequest, FinishReason
+from small4.chat import EFFORTS, MAX_ANSWERS, TEMPERATURES, AnswerEvent, ChatRequest, FinishReason, ImagePart
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest, Output
 from small4.engine.sampling_rules import ending_ids
@@ -32,6 +34,8 @@ from small4.providers.provider import NANO_NOTE, Ability, Caller, ServedModel
 from small4.tokenizer.answer_stream import AnswerStream
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import Prompt, render
+
+T = TypeVar("T")
 
 MAX_CONTEXT = 262_144  # tokens that the release answers for
 NANO_WIDTH = 256  # at most; it tells a demonstration model, whoever trained it
@@ -67,6 +71,8 @@ class LocalProvider:
             note=NANO_NOTE if self.is_nano else "",
         )
         self.watchdog = Watchdog(self._make_engine, limit_seconds=self.engine_config.max_step_seconds)
+        # Plain requests do not wait behind those with images to decode and grammars to compile.
+        self._slow = ThreadPoolExecutor(2, "small4 prepare")
         self._making = Lock()  # `cached_property` has no lock of its own from Python 3.12 on
         self._compiler: Compiler | None = None
 
@@ -77,22 +83,22 @@ class LocalProvider:
 
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`."""
-        exchange = await asyncio.to_thread(self.prepare, request, caller)
-        async with aclosing(exchange.stream()) as events:
+        prepared = await self._aside(request, self.prepare, request, caller)
+        async with aclosing(prepared.stream()) as events:
             async for event in events:
                 yield event
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Tokens of the prompt that the request becomes."""
-        return len((await asyncio.to_thread(render, self.tokenizer, request)).token_ids)
+        return len((await self._aside(request, render, self.tokenizer, request)).token_ids)
 
-    def prepare(self, request: ChatRequest, caller: Caller = NOBODY) -> "Exchange":
+    def prepare(self, request: ChatRequest, caller: Caller = NOBODY) -> "PreparedRequest":
         """Everything up to the engine. It may take a second and more: images are decoded, grammars compiled."""
         if not 1 <= request.num_answers <= MAX_ANSWERS:
             raise SamplingError(f"{request.num_answers} answers are asked for; there may be 1 to {MAX_ANSWERS}")
-        prompt, worker = render(self.tokenizer, request), self.worker
-        if prompt.images and self.network.config.vision is None:
+        if _has_images(request) and self.network.config.vision is None:
             raise ImageError(f"{self.model.name} reads no images; send text only or choose a model with a vision tower")
+        prompt, worker = render(self.tokenizer, request), self.worker
         room = self._room(len(prompt.token_ids), worker.engine.cache_plan.num_tokens)
         thoughts = [self.thought_limit(prompt.token_ids, request.thinking_budget) for _ in range(request.num_answers)]
         in_thought, eos_id = thoughts[0].is_open, self.tokenizer.control.eos
@@ -111,12 +117,17 @@ class LocalProvider:
         )
         answers = [self._answer(request, prompt, in_thought=in_thought) for _ in thoughts]
         full: FinishReason = "context" if request.max_tokens is None else "length"
-        return Exchange(worker, generation, thoughts, answers, full)
+        return PreparedRequest(worker, generation, thoughts, answers, full)
 
     def thought_limit(self, token_ids: Sequence[int], budget: int | None) -> ThoughtLimit:
         """The limit of a thought that a prompt may have opened."""
         open_id, close_id = self.tokenizer.control.think, self.tokenizer.control.end_think
         return ThoughtLimit(budget, open_id, close_id, is_open=is_thinking(token_ids, open_id, close_id))
+
+    async def _aside(self, request: ChatRequest, work: Callable[..., T], *arguments: object) -> T:
+        """Do work for a request beside the event loop."""
+        executor = self._slow if _takes_time(request) else None
+        return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
 
     def _make_engine(self) -> Engine:
         return Engine(
@@ -162,7 +173,7 @@ class LocalProvider:
         )
 
 
-class Exchange:
+class PreparedRequest:
     """One chat request on the engine: what is asked, and how what comes back reads. `full` is why room ran out."""
 
     def __init__(
@@ -225,6 +236,16 @@ class Exchange:
             if output.finish_reason is None:
                 self.worker.abort(sequence)
         return [AnswerEvent(sequence.index, event) for event in events]
+
+
+def _takes_time(request: ChatRequest) -> bool:
+    """Whether preparing it may take more than milliseconds."""
+    return _has_images(request) or request.response_format is not None or len(request.tools) > 0
+
+
+def _has_images(request: ChatRequest) -> bool:
+    parts = (part for message in request.messages if not isinstance(message.content, str) for part in message.content)
+    return any(isinstance(part, ImagePart) for part in parts)
 
 
 def _abilities(config: ModelConfig) -> frozenset[Ability]:

@@ -121,13 +121,13 @@ def test_tokens_found_in_the_prefix_cache_are_counted_for_the_same_salt_only() -
 
 def test_an_answer_that_fails_leaves_its_siblings_alone(provider: LocalProvider) -> None:
     whole = ask(provider, dataclasses.replace(REQUEST, num_answers=3))
-    exchange = provider.prepare(dataclasses.replace(REQUEST, num_answers=3), CALLER)
+    prepared = provider.prepare(dataclasses.replace(REQUEST, num_answers=3), CALLER)
     fault = ZeroDivisionError("a bug of ours")
 
     def fail_second(sequences: list[Sequence]) -> None:
         sequences[1].steering.thought = Broken(fault)  # type: ignore[assignment]
 
-    events = list(failing(exchange, fail_second))
+    events = list(failing(prepared, fail_second))
     answers = [[event.event for event in events if event.index == index] for index in range(3)]
     assert answers[1] == [Finish("error", dataclasses.replace(whole[1].usage, completion_tokens=0), error=fault)]
     for index in (0, 2):
@@ -136,14 +136,14 @@ def test_an_answer_that_fails_leaves_its_siblings_alone(provider: LocalProvider)
 
 
 def test_where_all_answers_fail_the_error_is_raised(provider: LocalProvider) -> None:
-    exchange = provider.prepare(dataclasses.replace(REQUEST, num_answers=2), CALLER)
+    prepared = provider.prepare(dataclasses.replace(REQUEST, num_answers=2), CALLER)
 
     def fail_all(sequences: list[Sequence]) -> None:
         for sequence in sequences:
             sequence.steering.thought = Broken(ZeroDivisionError("a bug of ours"))  # type: ignore[assignment]
 
     with pytest.raises(ZeroDivisionError):
-        list(failing(exchange, fail_all))
+        list(failing(prepared, fail_all))
 
 
 class Broken:
@@ -156,9 +156,9 @@ class Broken:
         raise self.error
 
 
-def failing(exchange: local.Exchange, spoil: object) -> Iterator[AnswerEvent]:
+def failing(prepared: local.PreparedRequest, spoil: object) -> Iterator[AnswerEvent]:
     """Submit, with the sequences spoilt before the engine runs them."""
-    engine = exchange.worker.engine
+    engine = prepared.worker.engine
     submit = engine.submit
 
     def submit_spoilt(request: object) -> list[Sequence]:
@@ -168,7 +168,7 @@ def failing(exchange: local.Exchange, spoil: object) -> Iterator[AnswerEvent]:
 
     engine.submit = submit_spoilt  # type: ignore[method-assign]
     try:
-        yield from exchange.start()
+        yield from prepared.start()
     finally:
         engine.submit = submit  # type: ignore[method-assign]
 
@@ -262,6 +262,29 @@ def test_the_event_loop_goes_on_while_a_request_is_prepared(
     assert len(asyncio.run(ask_two())) == 1
 
 
+def test_a_plain_request_does_not_wait_behind_slow_grammars(
+    provider: LocalProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release, compile_ = threading.Event(), provider._grammar
+
+    def slow_compile(request: ChatRequest, *, in_thought: bool) -> object:
+        assert request.response_format is None or release.wait(20)
+        return compile_(request, in_thought=in_thought)
+
+    monkeypatch.setattr(provider, "_grammar", slow_compile)
+    formed = dataclasses.replace(REQUEST, response_format=Regex("[0-9]{2}"))
+
+    async def ask_many() -> list[list[Answer]]:
+        slow = [asyncio.ensure_future(collect(provider.stream(formed, CALLER))) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        plain = await collect(provider.stream(REQUEST, CALLER))
+        assert not any(task.done() for task in slow)
+        release.set()
+        return [plain, *await asyncio.gather(*slow)]
+
+    assert len(asyncio.run(ask_many())) == 21
+
+
 def test_name_salt_and_priority_of_the_caller_reach_the_engine(provider: LocalProvider) -> None:
     batch = provider.prepare(REQUEST, dataclasses.replace(CALLER, priority="batch")).generation
     assert (batch.caller, batch.salt, batch.priority) == ("somebody", b"somebody's", Priority.LOW)
@@ -295,7 +318,7 @@ def wait_until_idle(provider: LocalProvider) -> None:
 
 
 def test_outputs_of_an_answer_that_has_ended_are_passed_over(provider: LocalProvider) -> None:
-    exchange = provider.prepare(dataclasses.replace(REQUEST, stop=("a", "e", "1", " ")), CALLER)
-    outputs: list[Output] = list(provider.worker.stream(exchange.generation))
-    read = [event for output in outputs for event in exchange._read(output)]
+    prepared = provider.prepare(dataclasses.replace(REQUEST, stop=("a", "e", "1", " ")), CALLER)
+    outputs: list[Output] = list(provider.worker.stream(prepared.generation))
+    read = [event for output in outputs for event in prepared._read(output)]
     assert sum(isinstance(event.event, Finish) for event in read) == 1
