@@ -120,7 +120,7 @@ def test_any_json_is_a_call_or_a_request_error(whole: dict[str, Any]):
 
 
 @pytest.mark.slow
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(BODIES)
 def test_a_great_deal_of_json_is_a_call_or_a_request_error(whole: dict[str, Any]):
     check_body(whole)
@@ -163,7 +163,7 @@ def test_any_event_is_read_or_an_upstream_error(rows: list[tuple[str, dict[str, 
 
 
 @pytest.mark.slow
-@settings(max_examples=4000, deadline=None)
+@settings(max_examples=2000, deadline=None)
 @given(STREAMS)
 def test_a_great_many_events_are_read_or_an_upstream_error(rows: list[tuple[str, dict[str, Any]]]):
     check_stream(rows)
