@@ -1,233 +1,225 @@
-"""Times the engine on the miniature of Mistral Small 4: decoding of 1, 8 and 32 streams, prompts, and depth.
+"""Times the engine beside llama.cpp and transformers on one miniature of Mistral Small 4, and judges the issue's table.
 
-    python -m benchmarks.engine                        ours in bf16, int8 and int4, beside transformers
-    python -m benchmarks.engine --weights bf16 --plain
+    python -m benchmarks.peers.environment         once: builds llama.cpp, ten to twenty minutes
+    python -m benchmarks.engine --prepare          once: writes the files, finds the peers' best settings, compiles
+    python -m benchmarks.engine                    all rows, at most twelve minutes
+    python -m benchmarks.engine --layers 2 --rounds 1 --leave-out transformers
 
-Contenders take turns, so that a neighbour's load falls on all; every figure is a median. The bandwidth of a plain
-read of memory is probed before and after.
+All run the same random weights on the same threads in the same minutes, taking turns (peers/rounds.py); figures are
+medians over all rounds. llama.cpp must first compute what we compute: the run ends where its logits for the BF16 file
+are further from ours than rounding explains. A step of ours is the whole engine's, sampling included; the peers' are
+the forward pass alone, and for transformers the best token too. Floors: peers/floor.py. Memory is probed before and
+after. The exit code is 1 where a must is missed.
 """
 
 import argparse
-import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict
 
 import torch
-from torch import Tensor
-from transformers import DynamicCache
 
-from benchmarks.model import mini_config, share
+from benchmarks.peers.divergence import divergence, engine_logits
+from benchmarks.peers.floor import Traffic, bandwidth, model_traffic, routing_shares
+from benchmarks.peers.hugging_face import HuggingFace, share
+from benchmarks.peers.llama import LlamaCpp
+from benchmarks.peers.measures import (
+    COMPILED,
+    GROUPED,
+    LLAMA,
+    OURS,
+    PLAIN,
+    median_seconds,
+    rate,
+    verdicts,
+)
+from benchmarks.peers.mini import InMemory, engine_model, gguf_file, mini_config, random_state
+from benchmarks.peers.ours import Ours
+from benchmarks.peers.rounds import CASES, CONTEXT, DEEP, STREAMS, Case, Entry, Times, run_rounds
 from benchmarks.report import print_table, write_results
-from small4.engine.config import EngineConfig
-from small4.engine.engine import Engine, GenerationRequest
 from small4.kernels.ops import backend
-from small4.model.quantize import quantize_model
 from small4.model.transformer import Transformer
 
-STREAMS = (1, 8, 32)
-PROMPTS = (512, 2048)
-CONTEXT, STEPS, WARM = 128, 32, 4  # tokens before decoding, timed steps, steps before them
-DEEP, DEEP_STEPS = 4096, 12
-
-
-@dataclass(slots=True)
-class Times:
-    """Seconds of one contender: decode steps by number of streams, prompts by length, decode steps at depth."""
-
-    decode: dict[int, list[float]] = field(default_factory=dict)
-    prompt: dict[int, list[float]] = field(default_factory=dict)
-    deep: list[float] = field(default_factory=list)
-
-
-class Ours:
-    """The engine, prefix cache off so that every round computes its prompts."""
-
-    def __init__(self, model: Transformer, is_plain: bool) -> None:
-        self.model, self.is_plain = model, is_plain
-
-    def start(self, num_streams: int, num_tokens: int) -> None:
-        config = EngineConfig(
-            max_running=32, max_step_tokens=2048, has_prefix_cache=False, is_plain=self.is_plain, cache_bytes=2**30
-        )
-        self.engine = Engine(self.model, config, context_length=8192)
-        generator = torch.Generator().manual_seed(num_streams)
-        for _ in range(num_streams):
-            prompt = torch.randint(20, 32768, (num_tokens,), generator=generator).tolist()
-            self.engine.submit(GenerationRequest(prompt=prompt, max_tokens=STEPS + WARM + 40))
-
-    def prefill(self) -> None:
-        while any(s.num_output == 0 for s in self.engine.scheduler.running) or self.engine.num_waiting:
-            self.engine.step()
-
-    def step(self) -> None:
-        self.engine.step()
-
-
-class Theirs:
-    """transformers, all streams in one padded batch of equal lengths."""
-
-    def __init__(self, model: Any, experts: str) -> None:
-        self.model, self.experts = model, experts
-
-    def start(self, num_streams: int, num_tokens: int) -> None:
-        generator = torch.Generator().manual_seed(num_streams)
-        self.next_BT = torch.randint(20, 32768, (num_streams, num_tokens), generator=generator)
-        self.cache = DynamicCache()
-        self.length = 0
-
-    def prefill(self) -> None:
-        self.model.set_experts_implementation("grouped_mm")
-        self._feed()
-        self.model.set_experts_implementation(self.experts)
-
-    def step(self) -> None:
-        self._feed()
-
-    def _feed(self) -> None:
-        num_streams, num_tokens = self.next_BT.shape
-        positions_BT = torch.arange(self.length, self.length + num_tokens).expand(num_streams, -1)
-        self.length += num_tokens
-        output = self.model(
-            input_ids=self.next_BT,
-            position_ids=positions_BT,
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        self.next_BT = output.logits[:, -1:].argmax(-1)
-
-
-Contender = Ours | Theirs
+GROUPS = ("llama.cpp", "transformers", "compiled", "plain", "8-bit")
+SHORT = frozenset(case for case in CASES if case[2] != DEEP)
+FEW = frozenset(case for case in CASES if case[1] <= 8)  # transformers takes seconds for a step of 32 streams
+ONE = frozenset({("decode", 1, CONTEXT)})
+CHECKED, SINGLE = 64, 16  # tokens of the prompt that is compared; of these one by one
+MAX_KL = 2e-3  # nats, between two roundings of one model
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Time the engine on the mini model.")
+    parser = argparse.ArgumentParser(description="Time the engine beside its peers on the mini model.")
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--weights", nargs="+", default=["bf16", "int8", "int4"], choices=["bf16", "int8", "int4"])
-    parser.add_argument("--plain", action="store_true", help="also without the kernel library")
-    parser.add_argument("--no-peers", action="store_true", help="leave transformers out")
+    parser.add_argument("--leave-out", nargs="+", default=[], choices=GROUPS)
+    parser.add_argument("--prepare", action="store_true", help="fill the caches and try the peers' settings anew")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    before = bandwidth()
     with torch.inference_mode():
-        contenders = build(arguments)
-        times = {name: Times() for name in contenders}
-        for _ in range(arguments.repeats):
-            for name, contender in contenders.items():
-                measure(contender, times[name])
-    return report(arguments, times, (before, bandwidth()))
+        return run(arguments)
 
 
-def build(arguments: argparse.Namespace) -> dict[str, Contender]:
-    """All contenders over one set of weights, N(0, 0.02); norms are 1."""
-    state = random_state(arguments.layers)
-    contenders: dict[str, Contender] = {}
-    for weights in arguments.weights:
-        for is_plain in [False, True] if arguments.plain else [False]:
-            contenders[f"small4 {weights}{', plain torch' if is_plain else ''}"] = Ours(
-                engine_model(arguments.layers, state, weights, is_plain), is_plain
-            )
-    if not arguments.no_peers:
-        contenders["transformers bf16, grouped_mm"] = Theirs(share(mini_config(arguments.layers), state), "grouped_mm")
-    return contenders
+def run(arguments: argparse.Namespace) -> int:
+    began = time.monotonic()
+
+    def tell(what: str) -> None:
+        print(f"[{time.monotonic() - began:4.0f} s] {what}", file=sys.stderr, flush=True)
+
+    entries = build(arguments)
+    tell(f"{len(entries)} contenders are ready; kernels: {backend().name}")
+    shares = routing_shares(model_of(entries, OURS["bf16"]), STREAMS)
+    distances = check(entries)
+    if arguments.prepare:
+        tell("prepared")
+        return 0
+    memory = [bandwidth()]
+    tell(f"memory read, GB/s: {told(memory[0])}")
+    times = run_rounds(entries, arguments.rounds, lambda number: tell(f"round {number} of {arguments.rounds}"))
+    memory.append(bandwidth())
+    tell(f"memory read, GB/s: {told(memory[1])}")
+    return report(arguments, entries, times, shares, distances, memory)
 
 
-def random_state(num_layers: int) -> dict[str, Tensor]:
-    """Weights of the miniature."""
-    with torch.device("meta"):
-        model = Transformer(mini_config(num_layers))
-    generator, state = torch.Generator().manual_seed(0), {}
-    for name, parameter in model.named_parameters():
-        tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
-        state[name] = tensor.fill_(1.0) if tensor.ndim == 1 else tensor.normal_(0.0, 0.02, generator=generator)
-    return state
+def build(arguments: argparse.Namespace) -> dict[str, Entry]:
+    """All contenders over one set of weights."""
+    layers, threads, left_out = arguments.layers, arguments.threads, arguments.leave_out
+    state = random_state(layers)
+    entries: dict[str, Entry] = {}
+    for kind, name in OURS.items():
+        if kind != "int8" or "8-bit" not in left_out:
+            entries[name] = Entry(Ours(engine_model(layers, state, kind, False)))
+    if "plain" not in left_out:
+        entries[PLAIN] = Entry(Ours(engine_model(layers, state, "int4", True), is_plain=True), ONE)
+    source = InMemory(mini_config(layers), state)
+    for kind, name in LLAMA.items():
+        if "llama.cpp" not in left_out and (kind != "Q8_0" or "8-bit" not in left_out):
+            path = gguf_file(source, kind, threads)
+            peer = LlamaCpp(path, threads, try_again=arguments.prepare)
+            entries[name] = Entry(peer, SHORT if kind == "Q8_0" else frozenset(CASES))
+    if "transformers" not in left_out:
+        entries[GROUPED] = Entry(HuggingFace(share(source.config, state), "grouped_mm"), FEW)
+        if "compiled" not in left_out:
+            compiled = HuggingFace(share(source.config, state), "batched_mm", is_compiled=True)
+            compiled.decode(1, CONTEXT, 2)
+            entries[COMPILED] = Entry(compiled, ONE)
+    return entries
 
 
-def engine_model(num_layers: int, state: dict[str, Tensor], weights: str, is_plain: bool) -> Transformer:
-    """The miniature with weights in one format; formats other than bf16 are made from those."""
-    with torch.device("meta"):
-        model = Transformer(mini_config(num_layers)).to(torch.bfloat16)
-    model.load_state_dict(state, assign=True)
-    model.eval().requires_grad_(False)
-    if weights != "bf16":
-        quantize_model(model, weights, backend(native=not is_plain))  # type: ignore[arg-type]
-    return model
+def model_of(entries: Mapping[str, Entry], name: str) -> Transformer:
+    contender = entries[name].contender
+    assert isinstance(contender, Ours)
+    return contender.model
 
 
-def measure(contender: Contender, times: Times) -> None:
-    """One round of everything."""
-    for num_streams in STREAMS:
-        if isinstance(contender, Theirs) and num_streams > 8:
-            continue  # minutes per round
-        contender.start(num_streams, CONTEXT)
-        contender.prefill()
-        times.decode.setdefault(num_streams, []).extend(timed_steps(contender, STEPS))
-    for length in PROMPTS:
-        contender.start(1, length)
-        times.prompt.setdefault(length, []).append(timed(contender.prefill))
-    contender.start(1, DEEP)
-    contender.prefill()
-    times.deep.extend(timed_steps(contender, DEEP_STEPS))
+def check(entries: Mapping[str, Entry]) -> dict[str, float]:
+    """Mean KL of everybody's predictions from our bf16 model's; RuntimeError where llama.cpp runs another model."""
+    tokens = torch.randint(20, 32768, (CHECKED,), generator=torch.Generator().manual_seed(5)).tolist()
+    wanted = engine_logits(model_of(entries, OURS["bf16"]), tokens, num_single=SINGLE)
+    distances = {"small4 bf16, its own predictions one token late": divergence(wanted[1:], wanted[:-1]).mean().item()}
+    for name, entry in entries.items():
+        contender = entry.contender
+        if isinstance(contender, LlamaCpp):
+            logits = contender.worker.logits(tokens, wanted.shape[1])
+        elif isinstance(contender, Ours):
+            logits = engine_logits(contender.model, tokens, num_single=SINGLE, is_native=name != PLAIN)
+        elif isinstance(contender, HuggingFace) and not contender.is_compiled:
+            logits = contender.model(input_ids=torch.tensor([tokens])).logits[0].float()
+        else:
+            continue
+        distances[name] = divergence(wanted, logits).mean().item()
+    print_table(["KL from small4 bf16", "nats"], [[name, f"{kl:.6f}"] for name, kl in distances.items()])
+    if distances.get(LLAMA["BF16"], 0.0) > MAX_KL:
+        raise RuntimeError(f"llama.cpp computes another model: KL {distances[LLAMA['BF16']]:.4f} is over {MAX_KL}")
+    return distances
 
 
-def timed_steps(contender: Contender, count: int) -> list[float]:
-    for _ in range(WARM):
-        contender.step()
-    return [timed(contender.step) for _ in range(count)]
-
-
-def timed(run: Callable[[], None]) -> float:
-    begin = time.perf_counter()
-    run()
-    return time.perf_counter() - begin
-
-
-def bandwidth() -> float:
-    """Bytes per second of reading a matrix of 1 GiB, median of nine."""
-    matrix = torch.ones(2**28)
-    seconds = [timed(lambda: matrix.sum()) for _ in range(9)]
-    return 2**30 / statistics.median(seconds)
-
-
-def report(arguments: argparse.Namespace, times: dict[str, Times], bandwidths: tuple[float, float]) -> int:
-    """Print the table and write the file."""
-    rows, results = [], {}
-    for name, taken in times.items():
-        decode = {n: n / statistics.median(values) for n, values in taken.decode.items()}
-        prompt = {n: n / statistics.median(values) for n, values in taken.prompt.items()}
-        deep = 1 / statistics.median(taken.deep)
-        results[name] = {
-            "decode_tokens_per_second": decode,
-            "prompt_tokens_per_second": prompt,
-            "decode_at_depth_tokens_per_second": deep,
-            "depth_over_shallow": deep / decode[1],
-            "decode_seconds": taken.decode,
-            "prompt_seconds": taken.prompt,
+def report(
+    arguments: argparse.Namespace,
+    entries: Mapping[str, Entry],
+    times: Times,
+    shares: Mapping[int, float],
+    distances: Mapping[str, float],
+    memory: list[dict[str, float]],
+) -> int:
+    """Print both tables and write the file."""
+    floors = floor_seconds(entries, shares, max(rate for probe in memory for rate in probe.values()))
+    headers = ["tokens per second (share of the floor)", *map(label, CASES)]
+    print_table(headers, [[name, *(cell(times, floors, name, case) for case in CASES)] for name in times])
+    found = verdicts(times)
+    print()
+    print_table(
+        ["measure", "ours, tokens/s", "best peer", "ratio", "of rounds", "must", "goal", ""],
+        [verdict.cells() for verdict in found],
+    )
+    contenders = {
+        name: {
+            label(case): {
+                "tokens_per_second": rate(times, name, case),
+                "floor_seconds": floors.get((name, case)),
+                "seconds": rounds,
+            }
+            for case, rounds in of_name.items()
         }
-        rows.append(
-            [
-                name,
-                *(f"{decode[n]:.1f}" if n in decode else "-" for n in STREAMS),
-                *(f"{prompt[n]:.0f}" for n in PROMPTS),
-                f"{deep / decode[1]:.2f}",
-            ]
-        )
-    headers = ["tok/s", *(f"{n} streams" for n in STREAMS), *(f"prompt {n}" for n in PROMPTS), f"at {DEEP}/{CONTEXT}"]
-    print_table(headers, rows)
-    print(
-        f"kernels: {backend().name}; memory read {bandwidths[0] / 1e9:.1f} GB/s before, {bandwidths[1] / 1e9:.1f} after"
-    )
-    settings = vars(arguments) | {"context": CONTEXT, "deep": DEEP, "kernels": backend().name}
-    path = write_results(
-        "engine", {"settings": settings, "memory_read_bytes_per_second": bandwidths, "contenders": results}
-    )
-    print(f"written to {path}")
-    return 0
+        for name, of_name in times.items()
+    }
+    peers = {name: entry.contender for name, entry in entries.items() if isinstance(entry.contender, LlamaCpp)}
+    results = {
+        "settings": vars(arguments) | {"kernels": backend().name},
+        "llama_cpp": {name: {"chosen": peer.chosen(), "tried": peer.tried} for name, peer in peers.items()},
+        "llama_cpp_build": next((peer.worker.ask("about") for peer in peers.values()), None),
+        "kl_from_small4_bf16": distances,
+        "share_of_experts_by_streams": shares,
+        "memory_read_bytes_per_second": memory,
+        "verdicts": [asdict(verdict) | {"outcome": verdict.outcome} for verdict in found],
+        "contenders": contenders,
+    }
+    print(f"written to {write_results('engine', results)}")
+    return int(any(verdict.outcome == "MISSED" for verdict in found))
+
+
+def floor_seconds(
+    entries: Mapping[str, Entry], shares: Mapping[int, float], bytes_per_second: float
+) -> dict[tuple[str, Case], float]:
+    """The least seconds of a decoding step, by contender and case."""
+    model = model_of(entries, OURS["bf16"])
+    row_bytes = model.config.n_layers * model.config.kv_width * 2  # bf16 or float16 latents, whoever runs
+    floors = {}
+    for name, entry in entries.items():
+        traffic = traffic_of(entries, name)
+        for kind, streams, length in entry.cases:
+            if kind == "decode":
+                needed = traffic.step_bytes(shares[streams], streams * length * row_bytes)
+                floors[name, (kind, streams, length)] = needed / bytes_per_second
+    return floors
+
+
+def traffic_of(entries: Mapping[str, Entry], name: str) -> Traffic:
+    contender = entries[name].contender
+    if isinstance(contender, LlamaCpp):
+        return contender.traffic()
+    return model_traffic(model_of(entries, name if isinstance(contender, Ours) else OURS["bf16"]))
+
+
+def cell(times: Times, floors: Mapping[tuple[str, Case], float], name: str, case: Case) -> str:
+    """Tokens per second, and how much of what memory allows that is."""
+    if case not in times[name]:
+        return "-"
+    figure, floor = f"{rate(times, name, case):.1f}", floors.get((name, case))
+    return figure if floor is None else f"{figure} ({floor / median_seconds(times, name, case):.0%})"
+
+
+def label(case: Case) -> str:
+    kind, streams, length = case
+    if kind == "prompt":
+        return f"prompt {length}"
+    return f"{streams} streams" if length == CONTEXT else f"{streams} at {length}"
+
+
+def told(rates: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {rate / 1e9:.1f}" for name, rate in rates.items())
 
 
 if __name__ == "__main__":

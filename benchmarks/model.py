@@ -1,11 +1,11 @@
 """Our model against transformers on the CPU: python -m benchmarks.model [--layers 12] [--repeats 7] [--compiled]
 
-The model is a 1.32-billion-parameter miniature of the same layer types (12 layers of width 1024, 64 experts of which 4
-run, vocabulary 32,768) with random bf16 weights, which all contenders share in memory. Prefill reads 512 tokens and
-gives the last one's logits; decode continues 128 tokens by 40, one at a time. Contenders take turns, at every token in
-decode, so that a noisy machine is equally unfair to all; figures are medians. The reference runs with fused attention
-and each of its expert implementations (batched_mm in decode only: over a prompt it copies gigabytes of experts);
-`--compiled` adds its static cache under torch.compile, which needs a C++ compiler and minutes.
+The model is the miniature of peers/mini.py in bf16, whose weights all contenders share in memory; ours runs as it does
+in the engine. Prefill reads 512 tokens and gives the last one's logits; decode continues 128 tokens by 40, one at a
+time. Contenders take turns, at every token in decode, so that a noisy machine is equally unfair to all; figures are
+medians. The reference runs with fused attention and each of its expert implementations (batched_mm in decode only: over
+a prompt it copies gigabytes of experts); `--compiled` adds its static cache under torch.compile, which needs a C++
+compiler and minutes.
 Exits with 1 below 1.0 times the reference's best prefill or 1.5 times its best decode.
 """
 
@@ -17,13 +17,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache, StaticCache
 
+from benchmarks.peers.hugging_face import share
+from benchmarks.peers.mini import engine_model, mini_config, random_state
 from benchmarks.report import print_table, write_results
-from small4.model.config import ModelConfig, MoeConfig, YarnConfig
+from small4.kernels.ops import backend
+from small4.model.quantize import fuse_model
 from small4.model.transformer import Transformer
-from tests.model.hugging_face import reference_model, reference_state
 from tests.paged import PagedSequence
 
 PREFILL, CONTEXT, STEPS = 512, 128, 40
@@ -33,7 +35,7 @@ ONLY_DECODE = ("transformers, batched_mm", "transformers, compiled")  # their pr
 
 
 class Ours:
-    """small4: expanded prefill, absorbed decode over the latent cache."""
+    """small4 as its engine runs it: expanded prompts, fused layers and absorbed attention for few tokens."""
 
     def __init__(self, model: Transformer) -> None:
         self.model = model
@@ -103,48 +105,17 @@ def main() -> int:
     return report(arguments, differences, prefill, decode)
 
 
-def mini_config(num_layers: int) -> ModelConfig:
-    """The miniature: everything of the release, smaller."""
-    return ModelConfig(
-        dim=1024,
-        n_layers=num_layers,
-        n_heads=8,
-        q_lora_rank=256,
-        hidden_dim=4096,
-        vocab_size=32768,
-        moe=MoeConfig(num_experts=64, expert_hidden_dim=512),
-        yarn=YarnConfig(apply_scale=True),
-        vision=None,
-    )
-
-
 def build(num_layers: int, is_compiled: bool) -> dict[str, Contender]:
     """All contenders over one set of weights, N(0, 0.02); norms are 1."""
-    config = mini_config(num_layers)
-    with torch.device("meta"):
-        ours = Transformer(config).to(torch.bfloat16)
-    generator = torch.Generator().manual_seed(0)
-    state = {}
-    for name, parameter in ours.named_parameters():
-        tensor = torch.empty(parameter.shape, dtype=torch.bfloat16)
-        state[name] = tensor.fill_(1.0) if tensor.ndim == 1 else tensor.normal_(0.0, 0.02, generator=generator)
-    ours.load_state_dict(state, assign=True)
-    contenders: dict[str, Contender] = {"small4": Ours(ours.eval())}
+    config, state = mini_config(num_layers), random_state(num_layers)
+    ours = engine_model(num_layers, state, "bf16", False)
+    fuse_model(ours, backend())  # as the engine's runner does
+    contenders: dict[str, Contender] = {"small4": Ours(ours)}
     for experts in EXPERTS:
         contenders[f"transformers, {experts}"] = Theirs(share(config, state), experts)
     if is_compiled:
         contenders["transformers, compiled"] = Theirs(share(config, state), "batched_mm", is_compiled=True)
     return contenders
-
-
-def share(config: ModelConfig, state: dict[str, Tensor]) -> nn.Module:
-    """A reference model that holds the very tensors of `state`."""
-    with torch.device("meta"):
-        model = reference_model(config, attn_implementation="sdpa")
-    model.load_state_dict(reference_state(state, config), assign=True)
-    rotary = model.get_submodule("model.rotary_emb")
-    rotary.__init__(rotary.config)  # type: ignore[misc]  # its frequencies were made on the meta device
-    return model.eval()
 
 
 def agreement(contenders: dict[str, Contender]) -> dict[str, float]:

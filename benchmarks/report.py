@@ -53,8 +53,13 @@ def _git(*arguments: str) -> str:
 
 
 def _processor() -> str:
+    return next((line.split(":", 1)[1].strip() for line in processor_lines("model name")), platform.processor())
+
+
+def processor_lines(*fields: str) -> list[str]:
+    """What the system tells of its first processor under these fields; nothing where it tells nothing."""
     try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:
-        return platform.processor()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown")
+        return []
+    return [line for line in first if line.split(":")[0].strip() in fields]

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from benchmarks.engine import engine_model, random_state
+from benchmarks.peers.mini import engine_model, random_state
 from benchmarks.report import print_table, write_results
 from small4.engine.config import EngineConfig
 from small4.engine.engine import Engine, GenerationRequest
