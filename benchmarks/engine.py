@@ -176,7 +176,8 @@ def report(
         "verdicts": [asdict(verdict) | {"outcome": verdict.outcome} for verdict in found],
         "contenders": contenders,
     }
-    print(f"written to {write_results('engine', results)}")
+    is_whole = arguments.layers == 12 and not arguments.leave_out
+    print(f"written to {write_results('engine', results)}" if is_whole else "not written, since it is a part only")
     return int(any(verdict.outcome == "MISSED" for verdict in found))
 
 

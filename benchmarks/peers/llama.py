@@ -51,9 +51,9 @@ class Worker:
             return torch.from_numpy(np.fromfile(file.name, np.float32)).view(-1, vocab_size)
 
     def close(self) -> None:
-        if self.process.stdin is not None:
-            self.process.stdin.close()
-        self.process.wait()
+        """End the process, which ends by itself when nothing more can be asked."""
+        self.process.communicate()
+        self.log.close()
 
 
 class LlamaCpp:
