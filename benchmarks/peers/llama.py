@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +13,9 @@ from torch import Tensor
 
 from benchmarks.peers.environment import python
 from benchmarks.peers.floor import Traffic, gguf_traffic
-from benchmarks.peers.rounds import CONTEXT, DEEP, PROMPTS, STREAMS, WARM
+from benchmarks.peers.rounds import CASES, WARM, Case, measure
 
 WORKER = Path(__file__).with_name("llama_worker.py")
-UBATCHES = {512: (512,), 2048: (512, 2048)}  # llama-bench's default, and the whole prompt
 
 
 class Worker:
@@ -57,78 +56,46 @@ class Worker:
 
 
 class LlamaCpp:
-    """One file in llama.cpp, under the settings that it was found to run fastest with."""
+    """One file in llama.cpp, with flash attention where `flash` has it; all else as llama-bench sets it."""
 
-    def __init__(self, path: Path, threads: int, *, try_again: bool = False) -> None:
-        self.path, self.threads = path, threads
+    def __init__(self, path: Path, threads: int, flash: dict[Case, bool]) -> None:
+        self.path, self.flash = path, flash
         self.worker = Worker()
         self.worker.ask("open", path=str(path), threads=threads)
         self.num_prompts = 0
-        found = path.with_suffix(f".{threads}-threads.json")  # of an earlier run on this machine
-        if try_again or not found.exists():
-            found.write_text(json.dumps(self.trials(), indent=1) + "\n", encoding="utf-8")
-        self.tried: dict[str, list[Trial]] = json.loads(found.read_text(encoding="utf-8"))
-
-    def trials(self) -> dict[str, list["Trial"]]:
-        """Seconds with flash attention off and on, with both forms of cache for several streams, and by batch size."""
-        trials: dict[str, list[Trial]] = {}
-        for streams, context in [*((streams, CONTEXT) for streams in STREAMS), (1, DEEP)]:
-            forms = [
-                {"flash": flash, "unified": unified}
-                for flash in (False, True)
-                for unified in ((False, True) if streams > 1 else (False,))
-            ]
-            of_forms = trials[decoding(streams, context)] = []
-            for form in forms:
-                of_forms.append({"setting": form, "seconds": self._steps(streams, context, 6, form)})
-                self.worker.ask("forget", streams=streams, context=context, **form)
-        for length in PROMPTS:
-            trials[reading(length)] = [
-                {"setting": form, "seconds": [self._prompt(length, form) for _ in range(2)]}
-                for form in ({"flash": flash, "ubatch": n} for flash in (False, True) for n in UBATCHES[length])
-            ]
-        return trials
-
-    def chosen(self) -> dict[str, "Setting"]:
-        """The setting of the fastest trial, by what was tried."""
-        return {
-            what: min(trials, key=lambda trial: min(trial["seconds"]))["setting"] for what, trials in self.tried.items()
-        }
 
     def decode(self, num_streams: int, context: int, num_steps: int) -> list[float]:
-        return self._steps(num_streams, context, num_steps, self.chosen()[decoding(num_streams, context)])
+        form = {"streams": num_streams, "context": context, "flash": self.flash["decode", num_streams, context]}
+        seconds: list[float] = self.worker.ask("decode", steps=num_steps, warm=WARM, **form)
+        return seconds
 
     def prompt(self, length: int) -> float:
-        return self._prompt(length, self.chosen()[reading(length)])
+        self.num_prompts += 1
+        flash = self.flash["prompt", 1, length]
+        seconds: float = self.worker.ask("prompt", length=length, seed=self.num_prompts, flash=flash)
+        return seconds
 
     def traffic(self) -> Traffic:
         return gguf_traffic(self.path)
 
-    def _steps(self, streams: int, context: int, steps: int, setting: "Setting") -> list[float]:
-        seconds: list[float] = self.worker.ask(
-            "decode", streams=streams, context=context, steps=steps, warm=WARM, **setting
-        )
-        return seconds
 
-    def _prompt(self, length: int, setting: "Setting") -> float:
-        self.num_prompts += 1
-        seconds: float = self.worker.ask("prompt", length=length, seed=self.num_prompts, **setting)
-        return seconds
+Trials = dict[Case, dict[bool, list[float]]]
 
 
-Setting = dict[str, int | bool]
+def try_flash(peer: LlamaCpp, cases: Sequence[Case] = CASES) -> Trials:
+    """Seconds of every case without and with flash attention; the peer keeps the faster.
 
-
-class Trial(TypedDict):
-    """One setting and what it took."""
-
-    setting: Setting
-    seconds: list[float]
-
-
-def decoding(streams: int, context: int) -> str:
-    return f"{streams} streams at {context}"
-
-
-def reading(length: int) -> str:
-    return f"prompt of {length}"
+    One file stands for all: what changes is the attention, which no format of the weights touches.
+    """
+    trials: Trials = {}
+    for case in cases:
+        kind, streams, length = case
+        trials[case] = {}
+        for is_flash in (False, True):
+            peer.flash[case] = is_flash
+            tries = 1 if kind == "decode" else 2
+            trials[case][is_flash] = [second for _ in range(tries) for second in measure(peer, case, 6)]
+        peer.flash[case] = min(trials[case][True]) < min(trials[case][False])
+        if kind == "decode":
+            peer.worker.ask("forget", streams=streams, context=length, flash=not peer.flash[case])
+    return trials

@@ -4,9 +4,9 @@
     {"do": "quantize", "source": path, "target": path, "kind": "Q4_0", "threads": 2}
     {"do": "open", "path": path, "threads": 2}                           the model that all below is about
     {"do": "logits", "tokens": [...], "target": path}                    float32 rows behind every token, to a file
-    {"do": "decode", "streams": 8, "context": 128, "steps": 32, "warm": 4, "flash": true, "unified": false}
-    {"do": "prompt", "length": 512, "flash": false, "ubatch": 512, "seed": 1}
-    {"do": "forget", "streams": 8, "context": 128, "flash": true, "unified": false}      frees a decode's cache
+    {"do": "decode", "streams": 8, "context": 128, "steps": 32, "warm": 4, "flash": true}
+    {"do": "prompt", "length": 512, "flash": false, "seed": 1}
+    {"do": "forget", "streams": 8, "context": 128, "flash": true}        frees a decode's cache
 
 An answer is {"result": ...}, times in seconds by this process's clock, or {"error": text}. Tokens are random, as in
 llama.cpp's own benchmarks: a step is llama_decode and the wait for it, and nothing is drawn from the logits.
@@ -29,7 +29,7 @@ FILE_TYPES = {
     "Q4_0": lib.LLAMA_FTYPE_MOSTLY_Q4_0,
     "Q4_K_M": lib.LLAMA_FTYPE_MOSTLY_Q4_K_M,
 }
-BATCH = 2048  # tokens of one call, as in llama-bench
+BATCH, UBATCH = 2048, 512  # tokens of one call and of one pass, as in llama-bench
 ROOM = 64  # tokens that may follow a context
 MIN_TOKEN = 20
 
@@ -40,7 +40,7 @@ class Context:
     def __init__(self, model: Any, num_threads: int, **settings: int | bool) -> None:
         parameters = lib.llama_context_default_params()
         parameters.n_threads = parameters.n_threads_batch = num_threads
-        parameters.n_batch = BATCH
+        parameters.n_batch, parameters.n_ubatch = BATCH, UBATCH
         for name, value in settings.items():
             setattr(parameters, name, value)
         self.handle = lib.llama_init_from_model(model, parameters)
@@ -82,23 +82,23 @@ class Model:
 
     def logits(self, tokens: list[int], target: str) -> int:
         """Write the rows behind every token; returns their number."""
-        context = self._context("logits", n_ctx=BATCH, n_ubatch=512, n_outputs_max_per_seq=0)
+        context = self._context("logits", n_ctx=BATCH, n_outputs_max_per_seq=0)
         lib.llama_memory_clear(context.memory, False)
         context.decode([(token, place, 0, True) for place, token in enumerate(tokens)])
         shape = (len(tokens), self.vocab_size)
         np.ctypeslib.as_array(lib.llama_get_logits(context.handle), shape=shape).tofile(target)
         return len(tokens)
 
-    def prompt(self, length: int, flash: bool, ubatch: int, seed: int) -> float:
+    def prompt(self, length: int, flash: bool, seed: int) -> float:
         """Seconds until the logits behind a prompt."""
-        context = self._context("prompt", n_ctx=BATCH, flash_attn_type=int(flash), n_ubatch=ubatch)
+        context = self._context("prompt", n_ctx=BATCH, flash_attn_type=int(flash))
         lib.llama_memory_clear(context.memory, False)
         tokens = self._tokens(length, seed)
         return context.decode([(token, place, 0, place == length - 1) for place, token in enumerate(tokens)])
 
-    def decode(self, streams: int, context: int, steps: int, warm: int, flash: bool, unified: bool) -> list[float]:
+    def decode(self, streams: int, context: int, steps: int, warm: int, flash: bool) -> list[float]:
         """Seconds of each step in which every stream goes on by one token behind `context` tokens."""
-        held = self._filled(streams, context, flash, unified)
+        held = self._filled(streams, context, flash)
         for stream in range(streams):
             lib.llama_memory_seq_rm(held.memory, stream, context, -1)
         seconds = []
@@ -107,14 +107,12 @@ class Model:
             seconds.append(held.decode([(token, context + step, stream, True) for stream, token in enumerate(tokens)]))
         return seconds[warm:]
 
-    def _filled(self, streams: int, context: int, flash: bool, unified: bool) -> Context:
+    def _filled(self, streams: int, context: int, flash: bool) -> Context:
         """A context that holds `context` tokens of every stream."""
-        key = ("decode", streams, context, flash, unified)
+        key = ("decode", streams, context, flash)
         is_new = key not in self.contexts
         each = -(-(context + ROOM) // 256) * 256
-        held = self._context(
-            *key, n_ctx=streams * each, n_seq_max=streams, flash_attn_type=int(flash), kv_unified=unified
-        )
+        held = self._context(*key, n_ctx=streams * each, n_seq_max=streams, flash_attn_type=int(flash))
         if is_new:
             for stream in range(streams):
                 tokens = self._tokens(context, 1000 + stream)
@@ -123,9 +121,9 @@ class Model:
                     held.decode([(token, start + place, stream, False) for place, token in enumerate(part)])
         return held
 
-    def forget(self, streams: int, context: int, flash: bool, unified: bool) -> None:
+    def forget(self, streams: int, context: int, flash: bool) -> None:
         """Free a context that is not wanted again."""
-        self.contexts.pop(("decode", streams, context, flash, unified)).free()
+        self.contexts.pop(("decode", streams, context, flash)).free()
 
     def _context(self, *key: object, **settings: int | bool) -> Context:
         key = (*key, *settings.items()) if key[0] != "decode" else key
