@@ -154,7 +154,7 @@ def mini_provider() -> Any:
     """The miniature with the nano's vocabulary and random weights that write text, not control tokens."""
     import torch
 
-    from benchmarks.model import mini_config
+    from benchmarks.peers.mini import mini_config
     from small4.engine.config import EngineConfig
     from small4.llm import load
     from small4.model.transformer import Transformer
