@@ -122,6 +122,9 @@ def assert_parses(arguments: list[str]) -> None:
     """The verb exists and its help names every option that is used."""
     verb = [argument for argument in arguments[:1] if not argument.startswith("-")]
     help_text = help_of(*verb)
+    if verb and "COMMAND [ARGS]" in help_text:  # a verb with verbs of its own
+        verb = arguments[:2]
+        help_text = help_of(*verb)
     for option in (argument.split("=")[0] for argument in arguments if re.match("--?[a-zA-Z]", argument)):
         assert re.search(rf"(?<![\w-]){re.escape(option)}\b", help_text), (
             f"small4 {' '.join(verb)} has no option {option}"

@@ -70,6 +70,9 @@ def test_each_dialect_is_answered(serving: Serving) -> None:
     asked = [
         ("/v1/chat/completions", {"model": "nano", "messages": [question]}),
         ("/mistral/v1/chat/completions", {"model": "nano", "messages": [question]}),
+        ("/v1/responses", {"model": "nano", "input": "17+48"}),
+        ("/v1/messages", {"model": "nano", "max_tokens": 20, "messages": [question]}),
+        ("/v1beta/models/nano:generateContent", {"contents": [{"parts": [{"text": "17+48"}]}]}),
     ]
     for path, body in asked:
         answer = httpx2.post(serving.url + path, json=body)
