@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from small4.errors import AuthenticationError, ForbiddenError
 from small4.server import keys
 from small4.server.door import Access
+from small4.server.exchange import exchange_of
 from small4.server.keys import SCOPES, Identity, KeyStore
 from small4.server.refusal import Refusal
 
@@ -35,7 +36,8 @@ class Auth:
             key = extract_key(scope, accepts_query=self.access.accepts_key_in_query)
             needed = self.needs(scope)
             if needed != "open":
-                scope["identity"] = self._identify(scope, key, needed)
+                identity = scope["identity"] = self._identify(scope, key, needed)
+                exchange_of(scope).key_id = identity.id
         await self.app(scope, receive, send)
 
     def _identify(self, scope: Scope, key: str | None, needed: Needs) -> Identity:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from threading import Lock
 from time import time
 from typing import Any, Literal
 
@@ -24,7 +23,6 @@ from small4.wire import (
 from small4.wire.call import Call, Head, Writer
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import Problem
-from small4.wire.responses_parts import Item
 from small4.wire.signature import Signer
 
 Name = Literal["openai", "text", "responses", "anthropic", "google", "mistral", "fim"]
@@ -61,62 +59,13 @@ class Dialects:
     """All of them, for the instance with this secret; `past` holds the responses that callers may go on from."""
 
     def __init__(self, secret: bytes) -> None:
-        self.past = KeptResponses(ResponsesStore(StoreConfig()))
+        self.past = ResponsesStore(StoreConfig())
         known = (_openai(), _text(), _mistral(), _fim(), _anthropic(secret), _google(), _responses(secret, self.past))
         self._by_name: Mapping[Name, Dialect] = {dialect.name: dialect for dialect in known}
 
     def of(self, scope: Scope) -> Dialect:
         """The dialect of a request."""
         return self._by_name[dialect_name(scope)]
-
-
-class KeptResponses:
-    """The store of responses for several threads: large bodies are parsed beside the event loop."""
-
-    def __init__(self, store: ResponsesStore) -> None:
-        self.store, self._lock = store, Lock()
-
-    def keep(self, owner: str, call: Call, response: Json) -> None:
-        with self._lock:
-            self.store.keep(owner, call, response)
-
-    def response(self, owner: str, response_id: str) -> Json:
-        with self._lock:
-            return self.store.response(owner, response_id)
-
-    def input_items(self, owner: str, response_id: str) -> list[Item]:
-        with self._lock:
-            return self.store.input_items(owner, response_id)
-
-    def delete(self, owner: str, response_id: str) -> None:
-        with self._lock:
-            self.store.delete(owner, response_id)
-
-    def of(self, owner: str) -> "OwnPast":
-        """What one caller's requests may go on from."""
-        return OwnPast(self, owner)
-
-    def thread(self, owner: str, response_id: str) -> Sequence[Item]:
-        with self._lock:
-            return self.store.thread(owner, response_id)
-
-    def item(self, owner: str, item_id: str) -> Item | None:
-        with self._lock:
-            return self.store.item(owner, item_id)
-
-
-@dataclass(frozen=True, slots=True)
-class OwnPast:
-    """The `Past` of one caller."""
-
-    kept: KeptResponses
-    owner: str
-
-    def thread(self, response_id: str) -> Sequence[Item]:
-        return self.kept.thread(self.owner, response_id)
-
-    def item(self, item_id: str) -> Item | None:
-        return self.kept.item(self.owner, item_id)
 
 
 def _openai() -> Dialect:
@@ -185,7 +134,7 @@ def _google() -> Dialect:
     )
 
 
-def _responses(secret: bytes, past: KeptResponses) -> Dialect:
+def _responses(secret: bytes, past: ResponsesStore) -> Dialect:
     seal = Seal(secret, "thoughts sealed")
 
     def parse(body: bytes, asked: Asked) -> Call:

@@ -33,6 +33,15 @@ def test_request_is_one_line_of_sizes_and_durations(tmp_path):
     assert line["response_bytes"] == len(reply.body)
     assert 0 <= line["first_event_seconds"] <= line["seconds"]
     assert (line["model"], line["stream"], line["messages"]) == ("scripted", True, 1)
+    assert line["key"] == "local"
+
+
+def test_line_names_the_id_of_the_key(tmp_path):
+    served = Served(tmp_path)
+    text, key = served.store.create("laptop")
+    asyncio.run(Client(served.app, text).post("/v1/chat/completions", CHAT))
+    asyncio.run(Client(served.app).post("/v1/chat/completions", CHAT))
+    assert [line["key"] for line in served.logged()] == [key.id, None]
 
 
 def test_no_prompt_answer_or_key_is_in_any_line_metric_or_error(tmp_path):
