@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from small4.chat import ChatRequest
 from small4.errors import FieldError, UnknownPathError
 from small4.providers.provider import Caller
 from small4.server.answering import Answering, Job
@@ -80,6 +79,7 @@ class Endpoints:
         body = await self.read_body(request)
         call = await self.off_loop(len(body), dialect.parse, body, asked)
         offer = self.service.models.find(call.model)
+        call = suited(call, offer)
         job = await self._job(request, call, offer)
         writer = dialect.writer(call, Head(secrets.token_hex(12), int(time.time()), offer.id), asked)
         outlet = Outlet(writer, _headers(call), framing if call.is_stream else None)
@@ -96,14 +96,15 @@ class Endpoints:
         body = await self.read_body(request)
         call = await self.off_loop(len(body), dialect.parse_count, body, asked)
         exchange_of(request.scope).operation = "count_tokens"
-        job = await self._job(request, call, self.service.models.find(call.model))
+        offer = self.service.models.find(call.model)
+        job = await self._job(request, suited(call, offer), offer)
         async with self.service.admission.place(job.key_id):
             num_tokens = await job.provider.count_tokens(job.request)
         return json_response(dialect.format_count(num_tokens))
 
     async def _job(self, request: Request, call: Call, offer: Offer) -> Job:
         identity: Identity = request.scope["identity"]
-        chat = await with_images(suited(call, offer), self.service.fetch)
+        chat = await with_images(call.request, self.service.fetch)
         caller = Caller(name=identity.id, salt=identity.salt.encode())
         exchange = exchange_of(request.scope)
         exchange.model, exchange.effort = offer.id, chat.effort
@@ -140,13 +141,13 @@ class Endpoints:
         return await asyncio.get_running_loop().run_in_executor(self.service.parsers, work, *arguments)
 
 
-def suited(call: Call, offer: Offer) -> ChatRequest:
-    """The request, at the temperature that is recommended for this model where the caller left it open."""
+def suited(call: Call, offer: Offer) -> Call:
+    """The call, at the temperature that is recommended for this model where the caller left it open."""
     request = call.request
     temperature = offer.provider.model.temperatures.get(request.effort)
     if call.has_temperature or temperature is None:
-        return request
-    return replace(request, sampling=replace(request.sampling, temperature=temperature))
+        return call
+    return replace(call, request=replace(request, sampling=replace(request.sampling, temperature=temperature)))
 
 
 def json_response(content: object, status: int = 200) -> Response:
