@@ -39,7 +39,7 @@ class Reader:
     def feed(self, event: ServerEvent) -> list[AnswerEvent]:
         """The events in one event of the stream; names that nobody knows yet are passed over."""
         try:
-            fields = convert(decode_object(event.data.encode()), _Event)
+            fields = convert(decode_object(event.data.encode("utf-8", "surrogatepass")), _Event)
             return [AnswerEvent(0, chat_event) for chat_event in self._take(fields)]
         except FieldError as error:
             raise UpstreamError(f"the provider sent an event that cannot be read: {error}") from None

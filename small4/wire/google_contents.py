@@ -197,13 +197,13 @@ def _pieces(content: google.Content, path: str) -> list[_Piece]:
 
 
 def _is_signature(part: google.Part, path: str) -> bool:
-    names = ("text", "inline_data", "file_data", "function_call", "function_response")
-    held = [name for name in names if getattr(part, name) is not None]
-    if len(held) > 1:
-        raise wrong(path, f"{len(held)} things in one part; send one in each")
-    if not held and part.thought_signature is None:
+    held = (part.text, part.inline_data, part.file_data, part.function_call, part.function_response)
+    num_held = len(held) - held.count(None)
+    if num_held > 1:
+        raise wrong(path, f"{num_held} things in one part; send one in each")
+    if not num_held and part.thought_signature is None:
         raise wrong(path, "this part holds nothing that the model can read; send text or an image")
-    return not held
+    return not num_held
 
 
 def _as_list(value: list[T] | T) -> list[T]:

@@ -39,13 +39,12 @@ class Reader:
 
     def feed(self, event: ServerEvent) -> list[AnswerEvent]:
         """The events in one response of the stream."""
-        return self._read(event.data.encode())
+        return self._read(event.data.encode("utf-8", "surrogatepass"))
 
     def finish(self) -> list[AnswerEvent]:
         """How the answers ended: the dialect has no event for the end, but every answer has a reason."""
         if self._is_over:
             return []
-        self._is_over = True
         usage = _tokens(self._usage)
         events = []
         for index, reason in enumerate(self._reasons):
@@ -53,6 +52,7 @@ class Reader:
                 raise UpstreamError("the provider's stream ended before its answer did")
             # Google counts all answers together, so the first one carries the count.
             events.append(AnswerEvent(index, Finish(reason, usage if index == 0 else Usage(usage.prompt_tokens))))
+        self._is_over = True
         return events
 
     def whole(self, body: bytes) -> list[AnswerEvent]:

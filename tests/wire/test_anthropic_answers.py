@@ -1,10 +1,11 @@
 """Answers of Anthropic's dialect, there and back: streams, whole bodies, errors, lists."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small4.chat import (
@@ -30,7 +31,7 @@ from small4.wire.call import Call, Head
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.there_and_back import RUNS, SIGNER, TEXTS, USAGES, events_of, joined, load
+from tests.wire.there_and_back import RUNS, SIGNER, TEXTS, USAGES, changed, events_of, joined, load
 
 EXCHANGES = load("anthropic")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
@@ -79,14 +80,14 @@ def test_a_golden_answer_is_written_as_it_was_read(exchange):
 @each_exchange
 def test_a_stream_cut_anywhere_ends_in_an_error(exchange):
     data = b"".join(encode(ServerEvent(json.dumps(data), name)) for name, data in exchange["stream"])
-    ends = range(len(data))
-    for end in ends if exchange["name"] == "text" else ends[::7]:
-        events = list(EventReader().feed(data[:end]))
-        reader = Reader()
-        seen = [answer for event in events for answer in reader.feed(event)]
-        assert not any(isinstance(answer.event, Finish) for answer in seen)
+    lines, reader = EventReader(), Reader()
+    for place in range(len(data)):
         with pytest.raises(UpstreamError):
-            reader.finish()
+            reader.finish()  # as if the connection had ended here
+        seen = [answer for event in lines.feed(data[place : place + 1]) for answer in reader.feed(event)]
+        is_whole = place == len(data) - 1
+        assert is_whole or not any(isinstance(answer.event, Finish) for answer in seen)
+    assert any(isinstance(answer.event, Finish) for answer in [*seen, *reader.finish()])
 
 
 @given(
@@ -128,6 +129,19 @@ def test_a_providers_stream_counts_the_prompt_at_its_beginning():
     assert (start.index, start.name, len(start.id)) == (0, "f", 9)
     assert arguments == ToolCallDelta(0, "{}")
     assert finish == Finish("tool_calls", Usage(10, 8, 0, 2))
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_nothing_that_a_provider_sends_raises_anything_but_an_upstream_error(data):
+    exchange = data.draw(st.sampled_from(EXCHANGES))
+    with suppress(UpstreamError):
+        Reader().whole(json.dumps(changed(exchange["answer"], data)).encode())
+    reader = Reader()
+    with suppress(UpstreamError):
+        for event in changed([data for _, data in exchange["stream"]], data):
+            reader.feed(ServerEvent(json.dumps(event)))
+        reader.finish()
 
 
 @pytest.mark.parametrize(

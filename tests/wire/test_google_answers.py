@@ -1,10 +1,11 @@
 """Answers of Google's dialect, there and back: streams, whole bodies, errors, lists."""
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from small4.chat import (
@@ -32,7 +33,7 @@ from small4.wire.json_array import ArrayEncoder
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.there_and_back import RUNS, USAGES, events_of, joined, load
+from tests.wire.there_and_back import RUNS, USAGES, changed, events_of, joined, load
 
 EXCHANGES = load("google")
 each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
@@ -98,12 +99,14 @@ def test_a_golden_answer_is_written_as_it_was_read(exchange):
 @each_exchange
 def test_a_stream_cut_anywhere_ends_in_an_error(exchange):
     data = b"".join(encode(ServerEvent(json.dumps(data))) for data in exchange["stream"])
-    for end in range(len(data)):
-        reader = Reader(len(exchange["answer"]["candidates"]))
-        seen = [answer for event in EventReader().feed(data[:end]) for answer in reader.feed(event)]
-        assert not any(isinstance(answer.event, Finish) for answer in seen)
+    lines, reader = EventReader(), Reader(len(exchange["answer"]["candidates"]))
+    for place in range(len(data)):
         with pytest.raises(UpstreamError):
-            reader.finish()
+            reader.finish()  # as if the connection had ended here
+        seen = [answer for event in lines.feed(data[place : place + 1]) for answer in reader.feed(event)]
+        is_whole = place == len(data) - 1
+        assert is_whole or not any(isinstance(answer.event, Finish) for answer in seen)
+    assert any(isinstance(answer.event, Finish) for answer in [*seen, *reader.finish()])
 
 
 @given(runs=RUNS, usage=USAGES, end=st.sampled_from(["stop", "length", "filtered"]))
@@ -169,6 +172,19 @@ def test_a_broken_answer_ends_in_an_error():
             writer.whole()
         with pytest.raises(UpstreamError):
             Reader().feed(event)
+
+
+@settings(max_examples=60)
+@given(data=st.data())
+def test_nothing_that_a_provider_sends_raises_anything_but_an_upstream_error(data):
+    exchange = data.draw(st.sampled_from(EXCHANGES))
+    with suppress(UpstreamError):
+        Reader(2).whole(json.dumps(changed(exchange["answer"], data)).encode())
+    reader = Reader(2)
+    with suppress(UpstreamError):
+        for event in changed(exchange["stream"], data):
+            reader.feed(ServerEvent(json.dumps(event)))
+        reader.finish()
 
 
 @pytest.mark.parametrize(
