@@ -88,7 +88,7 @@ def make_engine(llm: LLM, name: str, streams: int) -> Engine:
         EngineConfig(max_running=streams, has_prefix_cache=False, max_draft_tokens=drafts),
         context_length=llm.context_length,
         num_ids=llm.tokenizer.vocab_size,
-        draft_head=llm.draft_head if name.startswith("head") else None,
+        draft_head=llm.provider.draft_head if name.startswith("head") else None,
         clock=clock,
     )
 
