@@ -25,14 +25,18 @@ inline void int4_half(const uint8_t* strip, int half, const Rows& rows, int64_t 
     const float *scales = rows.scales + first * groups, *x_sums = rows.sums + first * groups;
     const uint8_t* tile = strip + INT4_HEAD;
     __m256 sums[M], lows[M];
+    UNROLL
     for (int m = 0; m < M; m++) sums[m] = lows[m] = _mm256_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT4_TILE, x += GROUP) {
         __m256i totals[M];
+        UNROLL
         for (int m = 0; m < M; m++) totals[m] = _mm256_setzero_si256();
+        UNROLL
         for (int i = 0; i < 4; i++) {
             __m256i pairs = _mm256_loadu_si256((const __m256i*)(tile + 64 * i + 32 * half));
             __m256i low = _mm256_and_si256(pairs, low_half);
             __m256i high = _mm256_and_si256(_mm256_srli_epi16(pairs, 4), low_half);
+            UNROLL
             for (int m = 0; m < M; m++) {
                 __m256i a = _mm256_maddubs_epi16(low, four_codes(x + m * columns + 8 * i));
                 __m256i b = _mm256_maddubs_epi16(high, four_codes(x + m * columns + 8 * i + 4));
@@ -40,6 +44,7 @@ inline void int4_half(const uint8_t* strip, int half, const Rows& rows, int64_t 
             }
         }
         __m256 s = bytes_to_floats(tile + 256 + 8 * half), l = bytes_to_floats(tile + 272 + 8 * half);
+        UNROLL
         for (int m = 0; m < M; m++) {
             __m256 dots = _mm256_cvtepi32_ps(_mm256_madd_epi16(totals[m], ones));
             sums[m] = _mm256_fmadd_ps(dots, _mm256_mul_ps(s, _mm256_set1_ps(scales[m * groups + g])), sums[m]);
@@ -48,6 +53,7 @@ inline void int4_half(const uint8_t* strip, int half, const Rows& rows, int64_t 
     }
     __m256 row_scale = _mm256_loadu_ps((const float*)strip + 8 * half);
     __m256 row_low = _mm256_loadu_ps((const float*)strip + STRIP + 8 * half);
+    UNROLL
     for (int m = 0; m < M; m++)
         _mm256_storeu_ps(out + m * STRIP + 8 * half,
                          _mm256_fmsub_ps(row_scale, sums[m], _mm256_mul_ps(row_low, lows[m])));
@@ -62,14 +68,18 @@ inline void int8_half(const uint8_t* strip, int half, const Rows& rows, int64_t 
     const float* scales = rows.scales + first * groups;
     const uint8_t* tile = strip;
     __m256 sums[M];
+    UNROLL
     for (int m = 0; m < M; m++) sums[m] = _mm256_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT8_TILE, x += GROUP) {
         __m256i totals[M];
+        UNROLL
         for (int m = 0; m < M; m++) totals[m] = _mm256_setzero_si256();
+        UNROLL
         for (int i = 0; i < 8; i++) {
             __m256i w = _mm256_loadu_si256((const __m256i*)(tile + 64 * i + 32 * half));
             w = _mm256_xor_si256(w, flip);
             __m256i size = _mm256_abs_epi8(w);
+            UNROLL
             for (int m = 0; m < M; m++) {
                 __m256i pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(four_codes(x + m * columns + 4 * i), w));
                 totals[m] = _mm256_add_epi32(totals[m], _mm256_madd_epi16(pairs, ones));
@@ -77,11 +87,13 @@ inline void int8_half(const uint8_t* strip, int half, const Rows& rows, int64_t 
         }
         __m256i halves = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i*)(tile + 512 + 16 * half)));
         __m256 s = _mm256_castsi256_ps(_mm256_slli_epi32(halves, 16));
+        UNROLL
         for (int m = 0; m < M; m++) {
             __m256 scaled = _mm256_mul_ps(s, _mm256_set1_ps(scales[m * groups + g]));
             sums[m] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(totals[m]), scaled, sums[m]);
         }
     }
+    UNROLL
     for (int m = 0; m < M; m++) _mm256_storeu_ps(out + m * STRIP + 8 * half, sums[m]);
 }
 

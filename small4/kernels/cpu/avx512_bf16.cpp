@@ -16,16 +16,21 @@ inline void score_halves(const uint16_t* const* rows, const uint16_t* query, int
         for (int64_t c = 0; c < width; c += 32) {
             const __mmask32 there = width - c < 32 ? 0xffff : 0xffffffff;
             __m512bh row[4];
+            UNROLL
             for (int i = 0; i < 4; i++) row[i] = (__m512bh)_mm512_maskz_loadu_epi16(there, rows[s + i] + c);
+            UNROLL
             for (int q = 0; q < 4; q++) {
                 __m512bh wanted = (__m512bh)_mm512_maskz_loadu_epi16(there, query + q * width + c);
+                UNROLL
                 for (int i = 0; i < 4; i++)
                     sums[q * 4 + i] = (Floats)_mm512_dpbf16_ps((__m512)sums[q * 4 + i], wanted, row[i]);
             }
         }
         Floats totals = sums_of(sums);
+        UNROLL
         for (int q = 0; q < 4; q++) memcpy(scores[q] + s, reinterpret_cast<float*>(&totals) + q * 4, 16);
     }
+    UNROLL
     for (int q = 0; q < 4; q++) out[q] = load(scores[q]);
 }
 
@@ -39,21 +44,28 @@ inline void mix_halves(const uint16_t* const* rows, const uint16_t (*weights)[LA
          24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
     const __mmask32 there = V == 2 ? 0xffffffff : 0xffff;
     Floats sums[4][V];
+    UNROLL
     for (int q = 0; q < 4; q++)
+        UNROLL
         for (int v = 0; v < V; v++) sums[q][v] = load(mixed + q * latent + at + v * LANES) * all(kept[q]);
     for (int s = 0; s < LANES; s += 2) {
         __m512i even = _mm512_maskz_loadu_epi16(there, rows[s] + at), odd = _mm512_maskz_loadu_epi16(there, rows[s + 1] + at);
         __m512bh pairs[V];
+        UNROLL
         for (int v = 0; v < V; v++)
             pairs[v] = (__m512bh)_mm512_permutex2var_epi16(even, _mm512_load_si512(ORDER[v]), odd);
+        UNROLL
         for (int q = 0; q < 4; q++) {
             int32_t both;
             memcpy(&both, weights[q] + s, sizeof both);
             __m512bh weight = (__m512bh)_mm512_set1_epi32(both);
+            UNROLL
             for (int v = 0; v < V; v++) sums[q][v] = (Floats)_mm512_dpbf16_ps((__m512)sums[q][v], weight, pairs[v]);
         }
     }
+    UNROLL
     for (int q = 0; q < 4; q++)
+        UNROLL
         for (int v = 0; v < V; v++) store(mixed + q * latent + at + v * LANES, sums[q][v]);
 }
 

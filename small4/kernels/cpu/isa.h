@@ -2,6 +2,9 @@
 #pragma once
 #include <cstdint>
 
+// Before a loop over accumulators: they stay in registers only if it is unrolled, which compilers do not do by themselves.
+#define UNROLL _Pragma("GCC unroll 16")
+
 enum Type { FLOAT32 = 0, BFLOAT16 = 1, FLOAT8 = 2 };  // FLOAT8 (e4m3): cached rows only, with a scale each
 enum Kind { PLAIN = 0, INT8 = 1, INT4 = 2, WIDE = 3 };  // PLAIN and WIDE: bfloat16 and float32, row after row
 

@@ -128,9 +128,11 @@ inline void four_rows(const W* weights, const float* x, int64_t columns, float* 
     Floats sums[16] = {};
     int64_t k = 0;
     for (; k + LANES <= columns; k += LANES) {
+        UNROLL
         for (int r = 0; r < 4; r++) {
             __builtin_prefetch(weights + r * columns + k + 512);
             Floats w = load_any(weights + r * columns + k);
+            UNROLL
             for (int m = 0; m < M; m++) sums[m * 4 + r] += w * load(x + m * columns + k);
         }
     }
@@ -187,15 +189,20 @@ inline void score(const float* const* rows, const float* query, int64_t width, F
         Floats sums[16] = {};
         for (int64_t c = 0; c < width; c += LANES) {
             Floats row[4];
+            UNROLL
             for (int i = 0; i < 4; i++) row[i] = load(rows[s + i] + c);
+            UNROLL
             for (int q = 0; q < 4; q++) {
                 Floats wanted = load(query + q * width + c);
+                UNROLL
                 for (int i = 0; i < 4; i++) sums[q * 4 + i] += wanted * row[i];
             }
         }
         Floats totals = sums_of(sums);
+        UNROLL
         for (int q = 0; q < 4; q++) memcpy(scores[q] + s, reinterpret_cast<float*>(&totals) + q * 4, 16);
     }
+    UNROLL
     for (int q = 0; q < 4; q++) out[q] = load(scores[q]);
 }
 
@@ -204,14 +211,20 @@ template <int V>
 inline void mix(const float* const* rows, const float (*weights)[LANES], const float* kept, int64_t at, int64_t latent,
                 float* mixed) {
     Floats sums[4][V];
+    UNROLL
     for (int q = 0; q < 4; q++)
+        UNROLL
         for (int v = 0; v < V; v++) sums[q][v] = load(mixed + q * latent + at + v * LANES) * all(kept[q]);
     for (int s = 0; s < LANES; s++)
+        UNROLL
         for (int v = 0; v < V; v++) {
             Floats row = load(rows[s] + at + v * LANES);
+            UNROLL
             for (int q = 0; q < 4; q++) sums[q][v] += all(weights[q][s]) * row;
         }
+    UNROLL
     for (int q = 0; q < 4; q++)
+        UNROLL
         for (int v = 0; v < V; v++) store(mixed + q * latent + at + v * LANES, sums[q][v]);
 }
 

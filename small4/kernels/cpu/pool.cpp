@@ -1,6 +1,7 @@
-// One job is published at a time. Its pieces are claimed by counting down the low half of `ticket`; the high half is the
-// job's number, so that a late worker can never claim a piece of a job that has ended: a job ends only when each of its
-// pieces has been claimed and finished.
+// One job is published at a time. Each thread has its share of the pieces, one run from front to back, so that what it
+// reads lies in a row and is fetched ahead; who has done its own helps with the others'. Pieces are claimed by counting
+// down the low half of a share's `ticket`; the high half is the job's number, so that a late worker can never claim a
+// piece of a job that has ended: a job ends only when each of its pieces has been claimed and finished.
 #include "pool.h"
 
 #include <pthread.h>
@@ -25,9 +26,17 @@ void pause_cpu() {
 #endif
 }
 
+struct Share {
+    alignas(64) std::atomic<uint64_t> ticket{0};
+    int64_t end = 0;  // behind the share's last piece
+
+    bool is_empty() const { return uint32_t(ticket.load()) == 0; }
+};
+
 struct Pool {
     std::mutex one_caller;  // another caller meanwhile does its job alone
-    alignas(64) std::atomic<uint64_t> ticket{0};
+    Share shares[MAX_THREADS];
+    uint64_t num_jobs = 0;
     alignas(64) std::atomic<int64_t> finished{0};
     alignas(64) std::atomic<int> sleepers{0};
     std::atomic<int> wanted{0};  // workers that may take part in the present job
@@ -37,11 +46,11 @@ struct Pool {
     void* context = nullptr;
     int started = 0;
 
-    bool take_one() {
-        uint64_t seen = ticket.load(std::memory_order_acquire);
+    bool take_one(Share& share) {
+        uint64_t seen = share.ticket.load(std::memory_order_acquire);
         while (uint32_t(seen) != 0) {
-            if (ticket.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) {
-                piece(context, int64_t(uint32_t(seen)) - 1);
+            if (share.ticket.compare_exchange_weak(seen, seen - 1, std::memory_order_acq_rel)) {
+                piece(context, share.end - int64_t(uint32_t(seen)));
                 finished.fetch_add(1, std::memory_order_acq_rel);
                 return true;
             }
@@ -49,7 +58,20 @@ struct Pool {
         return false;
     }
 
-    bool has_work(int number) { return uint32_t(ticket.load()) != 0 && number < wanted.load(); }
+    // The own share first, then those of the others.
+    void take_all(int number, int num_shares) {
+        for (int i = 0; i < num_shares; i++)
+            while (take_one(shares[(number + i) % num_shares])) {
+            }
+    }
+
+    bool has_work(int number) {
+        int num_shares = wanted.load() + 1;
+        if (number >= num_shares) return false;
+        for (int i = 0; i < num_shares; i++)
+            if (!shares[i].is_empty()) return true;
+        return false;
+    }
 
     void work(int number) {
         for (;;) {
@@ -61,15 +83,14 @@ struct Pool {
                 wake.wait(lock, [&] { return has_work(number); });
                 sleepers.fetch_sub(1);
             }
-            while (has_work(number) && take_one()) {
-            }
+            if (has_work(number)) take_all(number, wanted.load() + 1);
         }
     }
 
     void start(int workers) {
         for (; started < workers; started++) {
             try {
-                std::thread(&Pool::work, this, started).detach();
+                std::thread(&Pool::work, this, started + 1).detach();
             } catch (const std::system_error&) {
                 return;  // the caller and the workers that there are do everything
             }
@@ -82,13 +103,17 @@ struct Pool {
         context = job_context;
         finished.store(0);
         wanted.store(workers);
-        ticket.store(((ticket.load() >> 32) + 1) << 32 | uint64_t(count));
+        num_jobs++;
+        for (int64_t i = 0; i <= workers; i++) {
+            int64_t begin = count * i / (workers + 1);
+            shares[i].end = count * (i + 1) / (workers + 1);
+            shares[i].ticket.store(num_jobs << 32 | uint64_t(shares[i].end - begin));
+        }
         if (sleepers.load() > 0) {
             std::lock_guard<std::mutex> lock(sleep);
             wake.notify_all();
         }
-        while (take_one()) {
-        }
+        take_all(0, workers + 1);
         // A worker that the system has put aside gets this thread's time, on a machine with more to do than processors.
         auto until = std::chrono::steady_clock::now() + SPIN;
         while (finished.load(std::memory_order_acquire) != count) {
@@ -126,5 +151,5 @@ void run_pieces(Piece piece, void* context, int64_t count, int threads) {
             return;
         }
     }
-    for (int64_t index = count; index-- > 0;) piece(context, index);
+    for (int64_t index = 0; index < count; index++) piece(context, index);
 }

@@ -22,10 +22,13 @@ void int4_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
     const float *scales = rows.scales + first * groups, *x_sums = rows.sums + first * groups;
     const uint8_t* tile = strip + INT4_HEAD;
     __m512 sums[M], lows[M];
+    UNROLL
     for (int m = 0; m < M; m++) sums[m] = lows[m] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT4_TILE, x += GROUP) {
+        UNROLL
         for (int line = 0; line < INT4_TILE; line += 64) _mm_prefetch((const char*)tile + AHEAD + line, _MM_HINT_T0);
         __m512i codes[8];
+        UNROLL
         for (int i = 0; i < 4; i++) {
             __m512i pairs = _mm512_loadu_si512(tile + 64 * i);
             codes[2 * i] = _mm512_and_si512(pairs, low_half);
@@ -33,12 +36,15 @@ void int4_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
         }
         __m512 s = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(tile + 256))));
         __m512 l = _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)(tile + 272))));
+        UNROLL
         for (int m = 0; m < M; m++) {
             __m512i dots = _mm512_setzero_si512();
             if (M > 2) {
+                UNROLL
                 for (int i = 0; i < 8; i++) dots = _mm512_dpbusd_epi32(dots, codes[i], four_codes(x + m * columns + 4 * i));
             } else {  // few rows: two chains hide the latency
                 __m512i others = _mm512_setzero_si512();
+                UNROLL
                 for (int i = 0; i < 8; i += 2) {
                     dots = _mm512_dpbusd_epi32(dots, codes[i], four_codes(x + m * columns + 4 * i));
                     others = _mm512_dpbusd_epi32(others, codes[i + 1], four_codes(x + m * columns + 4 * i + 4));
@@ -51,6 +57,7 @@ void int4_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
         }
     }
     __m512 row_scale = _mm512_loadu_ps(strip), row_low = _mm512_loadu_ps(strip + 64);
+    UNROLL
     for (int m = 0; m < M; m++)
         _mm512_storeu_ps(out + m * STRIP, _mm512_fmsub_ps(row_scale, sums[m], _mm512_mul_ps(row_low, lows[m])));
 }
@@ -63,19 +70,25 @@ void int8_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
     const int32_t* offsets = rows.offsets + first * groups;
     const uint8_t* tile = strip;
     __m512 sums[M];
+    UNROLL
     for (int m = 0; m < M; m++) sums[m] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT8_TILE, x += GROUP) {
+        UNROLL
         for (int line = 0; line < INT8_TILE; line += 64) _mm_prefetch((const char*)tile + 2 * AHEAD + line, _MM_HINT_T0);
         __m512i codes[8];
+        UNROLL
         for (int i = 0; i < 8; i++) codes[i] = _mm512_loadu_si512(tile + 64 * i);
         __m512i halves = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i*)(tile + 512)));
         __m512 s = _mm512_castsi512_ps(_mm512_slli_epi32(halves, 16));
+        UNROLL
         for (int m = 0; m < M; m++) {
             __m512i dots = _mm512_set1_epi32(offsets[m * groups + g]);
             if (M > 2) {
+                UNROLL
                 for (int i = 0; i < 8; i++) dots = _mm512_dpbusd_epi32(dots, codes[i], four_codes(x + m * columns + 4 * i));
             } else {
                 __m512i others = _mm512_setzero_si512();
+                UNROLL
                 for (int i = 0; i < 8; i += 2) {
                     dots = _mm512_dpbusd_epi32(dots, codes[i], four_codes(x + m * columns + 4 * i));
                     others = _mm512_dpbusd_epi32(others, codes[i + 1], four_codes(x + m * columns + 4 * i + 4));
@@ -86,6 +99,7 @@ void int8_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
             sums[m] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dots), scaled, sums[m]);
         }
     }
+    UNROLL
     for (int m = 0; m < M; m++) _mm512_storeu_ps(out + m * STRIP, sums[m]);
 }
 
