@@ -90,6 +90,7 @@ def test_a_stream_cut_anywhere_ends_in_an_error(exchange):
     assert any(isinstance(answer.event, Finish) for answer in [*seen, *reader.finish()])
 
 
+@settings(max_examples=50)
 @given(
     runs=RUNS,
     usage=USAGES,
@@ -131,7 +132,7 @@ def test_a_providers_stream_counts_the_prompt_at_its_beginning():
     assert finish == Finish("tool_calls", Usage(10, 8, 0, 2))
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_nothing_that_a_provider_sends_raises_anything_but_an_upstream_error(data):
     exchange = data.draw(st.sampled_from(EXCHANGES))

@@ -109,6 +109,7 @@ def test_a_stream_cut_anywhere_ends_in_an_error(exchange):
     assert any(isinstance(answer.event, Finish) for answer in [*seen, *reader.finish()])
 
 
+@settings(max_examples=50)
 @given(runs=RUNS, usage=USAGES, end=st.sampled_from(["stop", "length", "filtered"]))
 def test_what_is_written_is_read(runs, usage, end):
     if end == "stop" and any(isinstance(run[0], str) for run in runs):
@@ -174,7 +175,7 @@ def test_a_broken_answer_ends_in_an_error():
             Reader().feed(event)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_nothing_that_a_provider_sends_raises_anything_but_an_upstream_error(data):
     exchange = data.draw(st.sampled_from(EXCHANGES))
