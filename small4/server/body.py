@@ -8,7 +8,7 @@ from starlette.types import Message, Receive, Scope
 
 from small4.errors import BusyError, FieldError, TooLargeError
 from small4.server.bounds import Bounds
-from small4.server.refusal import CLOSE, Refusal
+from small4.server.refusal import Refusal
 
 MIN_VALUE_BYTES = 2  # "1," is the shortest way to write one more value
 
@@ -34,6 +34,7 @@ class Bodies:
             self._hold(scope, len(part))
             parts.append(part)
             if not message.get("more_body", False):
+                scope["small4.has_read_body"] = True
                 return b"".join(parts)
             self._check_rate(size, self.clock() - began)
 
@@ -60,7 +61,7 @@ class Bodies:
     def _check_rate(self, size: int, seconds: float) -> None:
         least = self.bounds.min_body_bytes_per_second
         if seconds > self.bounds.body_seconds and size < least * seconds:
-            raise Refusal(408, "timeout", f"the body comes slower than {least} bytes per second, the limit", CLOSE)
+            raise Refusal(408, "timeout", f"the body comes slower than {least} bytes per second, the limit")
 
     async def _next(self, receive: Receive) -> Message:
         try:
@@ -68,7 +69,14 @@ class Bodies:
                 return await receive()
         except TimeoutError:
             seconds = self.bounds.body_idle_seconds
-            raise Refusal(408, "timeout", f"nothing of the body came for {seconds:g} seconds", CLOSE) from None
+            raise Refusal(408, "timeout", f"nothing of the body came for {seconds:g} seconds") from None
+
+
+def has_unread_body(scope: Scope) -> bool:
+    """Whether a body was announced that has not been read to its end."""
+    headers = dict(scope["headers"])
+    is_announced = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return is_announced and not scope.get("small4.has_read_body", False)
 
 
 class ClientGone(Exception):

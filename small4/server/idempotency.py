@@ -69,15 +69,23 @@ class KeptAnswers:
 
     def _record(self, kept: Kept, message: Message) -> None:
         size = len(message.get("body", b""))
-        if kept.size_bytes + size > self.bounds.max_one_kept_answer_bytes:
+        if not kept.is_too_large and not self._has_room(kept, size):
             self.size_bytes -= kept.size_bytes
-            kept.is_too_large, kept.size_bytes, kept.messages = True, 0, kept.messages[:1]
+            kept.is_too_large, kept.size_bytes, kept.messages = True, 0, []
         if not kept.is_too_large:
             kept.messages.append(message)
             kept.size_bytes += size
             self.size_bytes += size
         is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
         kept.is_done = kept.is_done or is_last
+
+    def _has_room(self, kept: Kept, size: int) -> bool:
+        """Whether so many bytes more may be kept of this answer, beside those that are being given, too."""
+        if kept.size_bytes + size > self.bounds.max_one_kept_answer_bytes:
+            return False
+        while self.size_bytes + size > self.bounds.max_kept_answer_bytes and self._drop_one():
+            pass
+        return self.size_bytes + size <= self.bounds.max_kept_answer_bytes
 
     def _drop_old(self) -> None:
         oldest = self.clock() - self.bounds.idempotency_seconds
@@ -88,15 +96,15 @@ class KeptAnswers:
             self._forget(name)
 
     def _drop_to_fit(self) -> None:
-        while self._is_too_full():
-            done = next((name for name, kept in self._kept.items() if kept.is_done), None)
-            if done is None:
-                return
-            self._forget(done)
+        while len(self._kept) > self.bounds.max_kept_answers and self._drop_one():
+            pass
 
-    def _is_too_full(self) -> bool:
-        bounds = self.bounds
-        return len(self._kept) > bounds.max_kept_answers or self.size_bytes > bounds.max_kept_answer_bytes
+    def _drop_one(self) -> bool:
+        """Forget the oldest answer that was given whole, if there is one."""
+        done = next((name for name, kept in self._kept.items() if kept.is_done), None)
+        if done is not None:
+            self._forget(done)
+        return done is not None
 
     def _forget(self, name: Name) -> None:
         self.size_bytes -= self._kept.pop(name).size_bytes

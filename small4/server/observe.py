@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from small4.server.body import Bodies, ClientGone
+from small4.server.body import Bodies, ClientGone, has_unread_body
 from small4.server.dialects import Dialect
 from small4.server.exchange import Exchange, exchange_of
 from small4.server.log import Log
@@ -81,6 +81,8 @@ async def send_error(scope: Scope, send: Send, dialect: Dialect, error: Exceptio
     body = encode_json(dialect.format_error(problem, exchange_of(scope).id))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += _headers_of(problem, error)
+    if has_unread_body(scope):  # it would have to be read to its end before the connection could be used again
+        headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status or dialect.status(problem), "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -94,8 +96,6 @@ def _headers_of(problem: Problem, error: Exception) -> RawHeaders:
         headers += [(name.encode(), value.encode()) for name, value in error.headers.items()]
     if problem.kind == "authentication":
         headers.append((b"www-authenticate", b"Bearer"))
-    if problem.kind == "too_large":
-        headers.append((b"connection", b"close"))
     return headers
 
 

@@ -1,6 +1,7 @@
 """Runs the application on a socket: uvicorn with our bounds, and a stop that cuts nobody off."""
 
 import asyncio
+import logging
 import math
 import socket
 import threading
@@ -15,6 +16,7 @@ from starlette.applications import Starlette
 from small4.errors import ConfigError
 from small4.server.bounds import KIB, Bounds
 from small4.server.keys import KeyStore
+from small4.server.log import Log
 from small4.server.protocol import protocol_of
 from small4.server.service import Service
 
@@ -87,6 +89,17 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._has_ended_grace = False
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, with its own few words in our log."""
+        logger, handler = logging.getLogger("uvicorn"), _LogHandler(self._service.log)
+        logger.addHandler(handler)
+        propagates, logger.propagate = logger.propagate, False
+        try:
+            await super().serve(sockets)
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagates
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
@@ -107,6 +120,17 @@ class Server(uvicorn.Server):
         else:
             loop.call_soon_threadsafe(drain.begin, self._service.bounds.drain_seconds)
         self.should_exit = True
+
+
+class _LogHandler(logging.Handler):
+    """Makes a line of ours of a warning; what it was about may be a caller's and is left out."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._log.write("http", {"message": str(record.msg)})
 
 
 def _server(app: Starlette, host: str, port: int, on_start: Callable[[str], None]) -> Server:

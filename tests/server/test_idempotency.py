@@ -111,9 +111,28 @@ def test_kept_answers_are_bounded_in_number_size_and_age(tmp_path):
         now[0] = 100.1
         assert not await ask("b")
         assert len(kept) == 1
-        kept.bounds = Bounds(max_kept_answer_bytes=10)
-        await ask("e")
-        assert (len(kept), kept.size_bytes) == (0, 0)
+        kept.bounds = Bounds(max_kept_answer_bytes=kept.size_bytes + 10)
+        assert not await ask("e")
+        assert await ask("e")
+        assert (len(kept), kept.size_bytes <= kept.bounds.max_kept_answer_bytes) == (1, True)
+
+    asyncio.run(check())
+
+
+def test_answers_that_are_being_given_count_too(tmp_path):
+    script = [TextDelta("x" * 300), Pause(0.02), TextDelta("y" * 300), Finish("stop", Usage(1, 2))]
+    served = Served(tmp_path, script, bounds=Bounds(max_kept_answer_bytes=2500))
+
+    async def check():
+        visits = [
+            served.client.visit("POST", PATH, STREAM, headers={"idempotency-key": str(number)}) for number in range(8)
+        ]
+        sizes = []
+        while not all(visit.task.done() for visit in visits):
+            sizes.append(served.service.kept.size_bytes)
+            await asyncio.sleep(0.001)
+        assert 0 < max(sizes) <= 2500
+        assert {(await visit.reply()).events[-1] for visit in visits} == {"[DONE]"}
 
     asyncio.run(check())
 

@@ -149,6 +149,32 @@ def test_declared_body_over_the_limit_is_refused_and_the_connection_closed(url):
     assert not reply.endswith(b"<still open>")
 
 
+@pytest.mark.parametrize("path", [b"/v1/chat/completions", b"/v1/embeddings", b"/v1/responses/x/cancel", b"/unheard"])
+def test_refusal_of_an_unread_body_closes_the_connection(url, path):
+    reply = talk(url, b"POST %s HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000000000\r\n\r\nxxx" % path)
+    assert reply.startswith(b"HTTP/1.1 403 ")
+    assert not reply.endswith(b"<still open>")
+    reply = talk(url, b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: 30000000\r\n\r\n{" % path)
+    assert not reply.endswith(b"<still open>")
+
+
+def test_refusal_of_a_body_that_was_read_keeps_the_connection(url):
+    bad = HEAD + b"Content-Length: 1\r\n\r\n{"
+    reply = talk(url, bad + whole(HEAD))
+    assert (reply.count(b"HTTP/1.1 400 "), reply.count(b"HTTP/1.1 200 ")) == (1, 1)
+
+
+def test_every_line_of_the_log_is_json_whatever_was_sent(tmp_path, capfd):
+    served = Served(tmp_path)
+    with serving(served.app) as url:
+        for data in SMUGGLED.values():
+            talk(url, data)
+    lines = served.logged()
+    assert {line["event"] for line in lines} <= {"http", "request"}
+    assert any(line["event"] == "http" for line in lines)
+    assert capfd.readouterr().err == ""
+
+
 def test_headers_over_the_limit_end_the_connection(url):
     for headers in (b"X-A: " + b"y" * 40_000 + b"\r\n", b"X-A: 1\r\n" * 65):
         reply = talk(url, HEAD + headers + b"\r\n")
