@@ -4,6 +4,7 @@ By id (model specification 5.5): [THINK]..[/THINK] holds reasoning; each [TOOL_C
 [ARGS] (or to the first brace, should the model forget it) and whose arguments run to the next [TOOL_CALLS] or the end.
 A thought never closed takes all that follows. Control tokens without a meaning where they stand are passed over; text
 that spells one stays text. Characters come out whole: bytes wait until the rest of their character has arrived.
+Blanks before the first character of arguments are left out: clients that parse what came so far fail on them.
 """
 
 import codecs
@@ -19,6 +20,7 @@ OutputEvent = ReasoningDelta | TextDelta | ToolCallStart | ToolCallDelta
 
 _ID_CHARACTERS = string.ascii_letters + string.digits
 _ID_LENGTH = 9  # older templates of this family accept no other
+_BLANKS = " \t\r\n"  # of JSON
 
 
 def new_call_id() -> str:
@@ -39,6 +41,7 @@ class OutputParser:
         self._make_id = make_id
         self._channel: Literal["text", "name", "arguments"] = "text"  # where tokens outside a thought belong
         self._name = ""  # of the call whose name is not complete
+        self._has_begun = False  # the open call's arguments
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     @property
@@ -83,13 +86,21 @@ class OutputParser:
         if self._channel == "text":
             return [TextDelta(text)]
         if self._channel == "arguments":
-            return [ToolCallDelta(self.num_calls - 1, text)]
+            return self._take_arguments(text)
         self._name += text
         name, brace, rest = self._name.partition("{")
         if not brace:
             return []
         self._name = name
-        return [*self._start_call(), ToolCallDelta(self.num_calls - 1, brace + rest)]
+        return [*self._start_call(), *self._take_arguments(brace + rest)]
+
+    def _take_arguments(self, text: str) -> list[OutputEvent]:
+        if not self._has_begun:
+            text = text.lstrip(_BLANKS)
+        if not text:
+            return []
+        self._has_begun = True
+        return [ToolCallDelta(self.num_calls - 1, text)]
 
     def _flush(self) -> list[OutputEvent]:
         return self._take(self._decoder.decode(b"", final=True))
@@ -99,6 +110,7 @@ class OutputParser:
         self.num_calls += 1
         self._name = ""
         self._channel = "arguments"
+        self._has_begun = False
         return [start]
 
     def _end_name(self) -> list[OutputEvent]:
