@@ -382,7 +382,7 @@ def test_no_body_of_many_raises_anything_but_a_request_error(name: str) -> None:
     parse, base = PARSERS[name]
     full = FULL if base is CHAT else FULL_TEXT
 
-    @settings(max_examples=20_000, suppress_health_check=list(HealthCheck), deadline=None)
+    @settings(max_examples=4000, suppress_health_check=list(HealthCheck), deadline=None)
     @given(body=bodies(full) | JSON)
     def run(body: Any) -> None:
         parse_or_refuse(parse, json.dumps(body).encode())
