@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from benchmarks.http_clients import STREAM_WORDS
 from benchmarks.report import print_table, write_results
 
 CLIENTS = (1, 8, 32, 64)
+WAYS = ("engine", "provider", "HTTP")
 NUM_TOKENS = {"mini": 48, "nano": 192}  # of each answer
 MINI_LAYERS = 4
 NUM_STREAMS = 1000
@@ -51,12 +52,19 @@ def main() -> None:
     print(f"written to {write_results('server', results)}")
 
 
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One run of one contender."""
+
+    tokens_per_second: float
+    first_seconds: float  # the median of the clients
+    cpu_seconds: float  # of the server's process, for one token: what a neighbour's load changes least
+
+
 def measure_speed(name: str, num_rounds: int) -> dict[str, Any]:
-    """Tokens per second and times to the first token, in process and through HTTP."""
+    """Tokens per second, times to the first token and processor time, in process and through HTTP."""
     provider = mini_provider() if name == "mini" else nano_provider()
-    taken: dict[str, dict[int, list[tuple[float, float]]]] = {
-        way: {num: [] for num in CLIENTS} for way in ("engine", "provider", "http")
-    }
+    taken: dict[str, dict[int, list[Figure]]] = {way: {num: [] for num in CLIENTS} for way in WAYS}
     with served(provider) as url:
         for number in range(num_rounds + 1):
             for num_clients in CLIENTS:
@@ -64,18 +72,27 @@ def measure_speed(name: str, num_rounds: int) -> dict[str, Any]:
                     figure = run_way(way, provider, url, num_clients, NUM_TOKENS[name])
                     if number:  # the first round warms everything up
                         figures[num_clients].append(figure)
-    return report(name, taken)
+    medians = {way: {num: median_of(runs) for num, runs in rows.items()} for way, rows in taken.items()}
+    report(name, medians)
+    return {way: {str(num): asdict(figure) for num, figure in rows.items()} for way, rows in medians.items()}
 
 
-def run_way(way: str, provider: Any, url: str, num_clients: int, num_tokens: int) -> tuple[float, float]:
-    """Tokens per second of all clients, and the median of their seconds to the first token."""
+def run_way(way: str, provider: Any, url: str, num_clients: int, num_tokens: int) -> Figure:
+    """All clients at once."""
+    before = time.process_time()
     if way == "engine":
-        return drive_engine(provider, num_clients, num_tokens)
-    if way == "provider":
-        return asyncio.run(drive_provider(provider, num_clients, num_tokens))
-    command = [sys.executable, "-m", "benchmarks.http_clients", url, str(num_clients), str(num_tokens)]
-    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    return found["tokens_per_second"], found["first_seconds"]
+        speed, first = drive_engine(provider, num_clients, num_tokens)
+    elif way == "provider":
+        speed, first = asyncio.run(drive_provider(provider, num_clients, num_tokens))
+    else:
+        command = [sys.executable, "-m", "benchmarks.http_clients", url, str(num_clients), str(num_tokens)]
+        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        speed, first = found["tokens_per_second"], found["first_seconds"]
+    return Figure(speed, first, (time.process_time() - before) / (num_clients * num_tokens))
+
+
+def median_of(runs: list[Figure]) -> Figure:
+    return Figure(*(statistics.median(column) for column in zip(*(astuple(run) for run in runs), strict=True)))
 
 
 def drive_engine(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
@@ -176,21 +193,18 @@ def mini_provider() -> Any:
     )
 
 
-def report(name: str, taken: dict[str, dict[int, list[tuple[float, float]]]]) -> dict[str, Any]:
-    figures = {
-        way: {num: [statistics.median(column) for column in zip(*rounds, strict=True)] for num, rounds in rows.items()}
-        for way, rows in taken.items()
-    }
+def report(name: str, medians: dict[str, dict[int, Figure]]) -> None:
     rows = []
     for num in CLIENTS:
-        (engine, _), (inside, first_inside), (http, first_http) = (figures[way][num] for way in taken)
-        added = (first_http - first_inside) * 1000
-        rows.append(
-            [str(num), f"{engine:.0f}", f"{inside:.0f}", f"{http:.0f}", f"{http / engine:.3f}", f"{added:+.1f} ms"]
-        )
-    print(f"{name}: tokens per second")
-    print_table(["clients", "engine", "provider", "HTTP", "HTTP / engine", "added to first token"], rows)
-    return {way: {str(num): figure for num, figure in rows.items()} for way, rows in figures.items()}
+        engine, inside, http = (medians[way][num] for way in WAYS)
+        speeds = [f"{figure.tokens_per_second:.0f}" for figure in (engine, inside, http)]
+        costs = [f"{figure.cpu_seconds * 1e6:.0f}" for figure in (engine, inside, http)]
+        added = (http.first_seconds - inside.first_seconds) * 1000
+        ratio = http.tokens_per_second / engine.tokens_per_second
+        rows.append([str(num), *speeds, f"{ratio:.2f}", *costs, f"{added:+.1f} ms"])
+    print(f"{name}: tokens per second, and microseconds of processor time for one")
+    headers = ["clients", "engine", "provider", "HTTP", "HTTP / engine", "engine", "provider", "HTTP"]
+    print_table([*headers, "added to first token"], rows)
 
 
 def measure_streams() -> dict[str, Any]:

@@ -136,3 +136,20 @@ def test_string_of_exactly_the_limit_passes_and_one_byte_more_does_not():
 def test_string_without_an_end_is_measured_to_the_end_of_the_body():
     with pytest.raises(FieldError, match="longer than 100"):
         check_json(b'["' + b"x" * 500, FEW)
+
+
+def test_time_to_look_a_body_over_grows_with_its_length_and_no_faster():
+    import time
+
+    def seconds(body: bytes) -> float:
+        bounds = Bounds(max_json_string_bytes=2**25)
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            check_json(body, bounds)
+            times.append(time.process_time() - began)
+        return min(times)
+
+    for piece in (b'\\"', b"\\\\", b"x", b",", b"[{"):
+        short, long = (b'["' + piece * (size // len(piece)) + end for size, end in ((2**19, b'"]'), (2**22, b"")))
+        assert seconds(long) < 0.02 + 8 * 4 * seconds(short), piece
