@@ -55,6 +55,7 @@ class Outlet:
         self.may_begin = False  # before its first event: a request that waits for its turn may still be refused
         self._send: Send | None = None
         self._lock = asyncio.Lock()  # a heartbeat may not get between two parts
+        self._opening: list[ServerEvent] = []
         self._num_events = 0
         self._has_sent_start = False
         self._sending_since: float | None = None
@@ -63,6 +64,8 @@ class Outlet:
     def connect(self, send: Send) -> None:
         """Where to send to."""
         self._send = send
+        if self.framing is not None:
+            self._opening = self.writer.start()  # before all other events: a writer may number them
 
     async def push(self, event: AnswerEvent) -> None:
         """Take the next event; returns once the client's buffer has room again."""
@@ -99,7 +102,7 @@ class Outlet:
         if self.has_begun:
             return b""
         self.has_begun = True
-        return self._encoded(self.writer.start())
+        return self._encoded(self._opening)
 
     def _encoded(self, events: list[ServerEvent]) -> bytes:
         assert self.framing is not None

@@ -69,6 +69,15 @@ def test_stream_says_the_same(tmp_path, path):
     assert (reply.events[-1] == "[DONE]") == ("completions" in path)
 
 
+@pytest.mark.parametrize("script", [(TextDelta("a"), Finish("stop", Usage(1, 1))), (Finish("stop", Usage(1, 0)),)])
+def test_events_of_a_response_are_numbered_as_they_are_sent(tmp_path, script):
+    served = Served(tmp_path, list(script))
+    reply = asyncio.run(served.client.post("/v1/responses", {**BODIES["/v1/responses"], "stream": True}))
+    events = [json.loads(event) for event in reply.events]
+    assert events[0]["type"] == "response.created"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+
+
 def test_google_without_alt_is_one_array(tmp_path):
     served = Served(tmp_path)
     reply = asyncio.run(served.client.post("/v1beta/models/scripted:streamGenerateContent", GOOGLE))
