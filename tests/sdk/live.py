@@ -34,6 +34,12 @@ SCRIPTS = {
     script.name: script
     for script in (
         Script("openai_chat", "openai", "chat completions", "tokens are counted with the answer, nothing is kept"),
+        Script(
+            "openai_responses", "openai", "responses", "no stop strings, no several answers, no seed; models as above"
+        ),
+        Script("anthropic_messages", "anthropic", "messages", "no several answers, no seed, no log-probabilities"),
+        Script("google_generate", "google-genai", "generateContent"),
+        Script("mistral_chat", "mistralai", "chat, fill in the middle", "tokens are counted with the answer"),
     )
 }
 

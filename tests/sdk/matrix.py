@@ -5,7 +5,6 @@ docs/sdk/SCRIPT.md      the cases of one script, to which the cells of the matri
 """
 
 import ast
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -89,7 +88,12 @@ def matrix_page(outcomes: Mapping[Column, Mapping[str, Outcome]], head: str) -> 
     for row, meaning in ROWS.items():
         cells = [_cell(column, row, outcomes[column]) for column in COLUMNS]
         lines.append(f"| {meaning} | {' | '.join(cells)} |")
-    lines += ["", *(f"- {script.api}: {script.lacks}." for script in SCRIPTS.values() if script.lacks)]
+    lines += [
+        "",
+        "What an API lacks:",
+        "",
+        *(f"- {script.package}, {script.api}: {script.lacks}." for script in SCRIPTS.values() if script.lacks),
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -147,11 +151,10 @@ def main() -> int:
     """Run everything and write the pages; 1 if a case failed."""
     with live_server() as server:
         outcomes = {column: run_script(column.environment, column.script, server) for column in COLUMNS}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
     failed = [(column, row) for column, rows in outcomes.items() for row, outcome in rows.items() if outcome.error]
     num_cases = sum(map(len, outcomes.values()))
     passed = f"{num_cases - len(failed)} of {num_cases} cases passed"
-    head = f"{passed} on {datetime.now(UTC):%Y-%m-%d}, after commit {commit.strip()}."
+    head = f"{passed} on {datetime.now(UTC):%Y-%m-%d}."
     PAGES.mkdir(exist_ok=True)
     PAGE.write_text(matrix_page(outcomes, head), encoding="utf-8")
     for path, text in pages():
