@@ -140,8 +140,9 @@ void finish(Call& call, const Block& b, int64_t num, const Rows& values, float* 
     int64_t* ids = call.take<int64_t>(num * b.experts_per_token);
     float* weights = call.take<float>(num * b.experts_per_token);
     multiply(call, b.gate, normed, num, logits);
-    for (int64_t t = 0; t < num; t++)
+    call.each(num, num > 8, [&](int64_t t) {
         choose(b, cpu, logits + t * b.gate.rows, ids + t * b.experts_per_token, weights + t * b.experts_per_token);
+    });
     run_experts(call, b.routed, b.num_experts, b.has_shared ? &b.shared : nullptr, normed, num, ids, weights,
                 b.experts_per_token, projected);
     call.each(num, num > 16, [&](int64_t t) {

@@ -122,15 +122,18 @@ void round_row(const Rows& rows, int64_t row, int64_t first_group, int64_t num_g
     }
 }
 
+const int64_t AHEAD = 512;  // elements of a row that are asked for before they are needed
+
 // 4 rows of the matrix against M rows of activations, lanes along the columns.
 template <int M, typename W>
 inline void four_rows(const W* weights, const float* x, int64_t columns, float* out) {
     Floats sums[16] = {};
     int64_t k = 0;
     for (; k + LANES <= columns; k += LANES) {
+        int64_t ahead = k + AHEAD < columns ? k + AHEAD : k + AHEAD + 3 * columns;  // behind a row's end: four rows below
         UNROLL
         for (int r = 0; r < 4; r++) {
-            __builtin_prefetch(weights + r * columns + k + 512);
+            __builtin_prefetch(weights + r * columns + ahead);
             Floats w = load_any(weights + r * columns + k);
             UNROLL
             for (int m = 0; m < M; m++) sums[m * 4 + r] += w * load(x + m * columns + k);
@@ -147,19 +150,44 @@ inline void four_rows(const W* weights, const float* x, int64_t columns, float* 
         }
 }
 
+// One or two rows of activations: the matrix is read as it lies, from end to end, which memory likes best. Each sum runs
+// in the order of `four_rows`, so that a row's result does not depend on its company.
+template <int M, typename W>
+inline void in_order(const W* weights, const float* x, int64_t columns, float* out) {
+    Floats sums[M][STRIP] = {};
+    int64_t k = 0;
+    for (int r = 0; r < STRIP; r++) {
+        const W* row = weights + r * columns;
+        Floats sum[M] = {};
+        for (k = 0; k + LANES <= columns; k += LANES) {
+            __builtin_prefetch(row + k + 4 * AHEAD);
+            Floats w = load_any(row + k);
+            UNROLL
+            for (int m = 0; m < M; m++) sum[m] += w * load(x + m * columns + k);
+        }
+        for (int m = 0; m < M; m++) sums[m][r] = sum[m];
+    }
+    for (int m = 0; m < M; m++) {
+        store(out + m * STRIP, sums_of(sums[m]));
+        for (int r = 0; r < STRIP; r++)
+            for (int64_t rest = k; rest < columns; rest++)
+                out[m * STRIP + r] += one(weights + r * columns + rest) * x[m * columns + rest];
+    }
+}
+
 template <typename W>
 void strip_plain(const W* weights, const Rows& rows, int64_t first, int64_t num, float* out) {
     for (int64_t m = 0; m < num; m += 4) {
         const float* x = rows.values + (first + m) * rows.columns;
+        float* to = out + m * STRIP;
+        if (num - m == 1) return in_order<1>(weights, x, rows.columns, to);
+        if (num - m == 2) return in_order<2>(weights, x, rows.columns, to);
         for (int r = 0; r < STRIP; r += 4) {
             const W* w = weights + r * rows.columns;
-            float* to = out + m * STRIP + r;
-            switch (num - m) {
-                case 1: four_rows<1>(w, x, rows.columns, to); break;
-                case 2: four_rows<2>(w, x, rows.columns, to); break;
-                case 3: four_rows<3>(w, x, rows.columns, to); break;
-                default: four_rows<4>(w, x, rows.columns, to);
-            }
+            if (num - m == 3)
+                four_rows<3>(w, x, rows.columns, to + r);
+            else
+                four_rows<4>(w, x, rows.columns, to + r);
         }
     }
 }

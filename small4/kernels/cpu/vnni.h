@@ -6,7 +6,7 @@
 
 namespace {
 
-const int AHEAD = 2304;  // bytes that are asked for before they are needed
+const int BYTES_AHEAD = 2304;  // asked for before they are needed
 
 inline __m512i four_codes(const int8_t* x) {
     int32_t four;
@@ -26,7 +26,7 @@ void int4_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
     for (int m = 0; m < M; m++) sums[m] = lows[m] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT4_TILE, x += GROUP) {
         UNROLL
-        for (int line = 0; line < INT4_TILE; line += 64) _mm_prefetch((const char*)tile + AHEAD + line, _MM_HINT_T0);
+        for (int line = 0; line < INT4_TILE; line += 64) _mm_prefetch((const char*)tile + BYTES_AHEAD + line, _MM_HINT_T0);
         __m512i codes[8];
         UNROLL
         for (int i = 0; i < 4; i++) {
@@ -74,7 +74,7 @@ void int8_rows(const uint8_t* strip, const Rows& rows, int64_t first, float* out
     for (int m = 0; m < M; m++) sums[m] = _mm512_setzero_ps();
     for (int64_t g = 0; g < groups; g++, tile += INT8_TILE, x += GROUP) {
         UNROLL
-        for (int line = 0; line < INT8_TILE; line += 64) _mm_prefetch((const char*)tile + 2 * AHEAD + line, _MM_HINT_T0);
+        for (int line = 0; line < INT8_TILE; line += 64) _mm_prefetch((const char*)tile + 2 * BYTES_AHEAD + line, _MM_HINT_T0);
         __m512i codes[8];
         UNROLL
         for (int i = 0; i < 8; i++) codes[i] = _mm512_loadu_si512(tile + 64 * i);
