@@ -39,6 +39,7 @@ def quantize_model(
             packer.pack_block(block)
         head = model.output.weight if isinstance(model.output, Linear) else model.tok_embeddings.weight
         if can_pack(head.shape[-1]):
+            model.few_logits = None
             model.output = PackedLinear(packer.kernels.pack(head, "int8"), packer.kernels)
     fuse_model(model, packer.kernels)
 
@@ -54,6 +55,9 @@ def fuse_model(model: Transformer, kernels: Kernels) -> None:
 
     Layers in float32 stay as they are: they are there to be compared.
     """
+    output = model.tok_embeddings.weight if model.output is None else model.output.weight
+    if isinstance(output, Tensor) and output.dtype == torch.bfloat16:
+        model.few_logits = kernels.linear(output.detach())
     for block in model.layers:
         assert isinstance(block, Block)
         experts, is_wide = block.experts, block.attention_norm.weight.dtype == torch.float32

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from small4.errors import ImageError
 from small4.kernels.linear import linear
+from small4.kernels.ops import Product
 from small4.model.attention import Attention, LatentAttention, Positions
 from small4.model.config import ModelConfig
-from small4.model.fused import FusedLayer
+from small4.model.fused import FEW_TOKENS, FusedLayer
 from small4.model.layers import RMSNorm, SwiGLU
 from small4.model.linear import Linear
 from small4.model.moe import Experts, RoutingObserver, choose_experts, is_moe_layer
@@ -40,6 +41,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output: nn.Module | None = None if config.tied_embeddings else Linear(config.dim, config.vocab_size)
+        self.few_logits: Product | None = None  # the output's product for few tokens; `quantize.fuse_model` sets it
         self.frequencies_R = rope_frequencies(config)  # not a buffer: it must stay float32 in a bf16 model
         self.routing_observer: RoutingObserver | None = None  # training listens here for balance and load
 
@@ -87,6 +89,8 @@ class Transformer(nn.Module):
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
         """Vocabulary scores [T, W] of normed hidden states."""
+        if self.few_logits is not None and hidden_TD.shape[0] <= FEW_TOKENS and not torch.is_grad_enabled():
+            return self.few_logits(hidden_TD.contiguous())
         if self.output is None:
             return linear(hidden_TD, self.tok_embeddings.weight)
         logits_TW: Tensor = self.output(hidden_TD)

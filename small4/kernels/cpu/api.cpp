@@ -56,12 +56,16 @@ void convert_back(Call& call, const float* in, int64_t rows, int64_t columns, in
 }
 
 // Weights are read from end to end once a token; on pages of 2 MB that costs the processor far fewer translations of
-// addresses. A hint: nothing depends on it.
-void ask_for_huge_pages(void* from, size_t bytes) {
-#if defined(MADV_HUGEPAGE)
-    const uintptr_t page = 4096, begin = (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page;
+// addresses, in a virtual machine half of the time. Pages that are filled already are collected into such ones. A hint:
+// nothing depends on it.
+void ask_for_huge_pages(const void* from, size_t bytes) {
+#if defined(__linux__)
+    const int COLLAPSE = 25;  // MADV_COLLAPSE, which older headers do not name
+    const uintptr_t page = 2 << 20, begin = (reinterpret_cast<uintptr_t>(from) + page - 1) / page * page;
     const uintptr_t end = (reinterpret_cast<uintptr_t>(from) + bytes) / page * page;
-    if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+    if (begin >= end) return;
+    madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
+    madvise(reinterpret_cast<void*>(begin), end - begin, COLLAPSE);
 #else
     (void)from, (void)bytes;
 #endif
@@ -80,10 +84,12 @@ int small4_pack(const Isa* cpu, int threads, const Weight* shape, int64_t matric
                 void* strips) {
     return guarded([&] {
         Call call(cpu, threads);
-        ask_for_huge_pages(strips, size_t(matrices * matrix_bytes(*shape)));
         pack_weights(call, *shape, matrices, plain, type, static_cast<uint8_t*>(strips));
+        ask_for_huge_pages(strips, size_t(matrices * matrix_bytes(*shape)));
     });
 }
+
+void small4_huge_pages(const void* from, int64_t bytes) { ask_for_huge_pages(from, size_t(bytes)); }
 
 int small4_linear(const Isa* cpu, int threads, const Weight* w, const void* x, int type, int64_t num, void* out) {
     return guarded([&] {

@@ -54,6 +54,7 @@ class Library:
     block: Callable[..., int]
     block_front: Callable[..., int]
     block_back: Callable[..., int]
+    huge_pages: Callable[..., None]
 
 
 def load_library(path: Path, isa: str | None) -> Library:
@@ -79,6 +80,7 @@ def load_library(path: Path, isa: str | None) -> Library:
     ]
     library.small4_block_front.argtypes = [pointer, integer, *[pointer] * 3, integer, pointer, pointer]
     library.small4_block_back.argtypes = [pointer, integer, pointer, number, pointer, pointer, integer, pointer]
+    library.small4_huge_pages.restype, library.small4_huge_pages.argtypes = None, [pointer, number]
     address = library.small4_isa(None if isa is None else isa.encode())
     if address is None:
         raise ValueError(f"this processor has no {isa}")
@@ -86,7 +88,7 @@ def load_library(path: Path, isa: str | None) -> Library:
     return Library(
         *(address, name, library.small4_pack, library.small4_linear, library.small4_experts),
         *(library.small4_store_rows, library.small4_attention),
-        *(library.small4_block, library.small4_block_front, library.small4_block_back),
+        *(library.small4_block, library.small4_block_front, library.small4_block_back, library.small4_huge_pages),
     )
 
 
@@ -132,6 +134,13 @@ def struct_of(weight: Weight) -> WeightStruct:
     if isinstance(weight, PackedWeight):
         return WeightStruct(KINDS[weight.kind], weight.rows, weight.columns, data.data_ptr())
     return WeightStruct(PLAIN_KINDS[weight.dtype], weight.shape[-2], weight.shape[-1], data.data_ptr())
+
+
+def gather_pages(library: Library, *weights: Weight) -> None:
+    """Have the system hold plain weights in large pages, where it can; packed ones are in them already."""
+    for weight in weights:
+        if isinstance(weight, Tensor):
+            library.huge_pages(weight.data_ptr(), weight.nbytes)
 
 
 def experts_struct(w13: Weight, w2: Weight) -> ExpertWeightsStruct:

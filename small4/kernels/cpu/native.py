@@ -24,6 +24,7 @@ from small4.kernels.cpu.binding import (
     check_rows,
     check_tensors,
     experts_struct,
+    gather_pages,
     load_library,
     pages_struct,
     raise_for,
@@ -104,6 +105,7 @@ class NativeLinear:
         self._weight = struct_of(weight)
         self._address = ctypes.addressof(self._weight)
         self._columns, self._rows = self._weight.columns, self._weight.rows
+        gather_pages(library, weight)
 
     def __call__(self, x_TD: Tensor) -> Tensor:
         num_rows = check_rows(x_TD, self._columns)

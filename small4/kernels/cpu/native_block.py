@@ -16,6 +16,7 @@ from small4.kernels.cpu.binding import (
     check_rows,
     check_tensors,
     experts_struct,
+    gather_pages,
     pages_struct,
     raise_for,
     struct_of,
@@ -73,6 +74,8 @@ class NativeBlock:
         if not can_attend(self.latent + self.rope, self.latent):
             raise ValueError(f"cached rows of {self.latent} + {self.rope} values do not fit the kernel")
         self._address = ctypes.addressof(self._block)
+        gather_pages(library, weights.wq_a, weights.wq_b, weights.wkv_a, weights.wkv_b, weights.wo)
+        gather_pages(library, weights.w13, weights.w2, *(weights.shared or ()))
 
     def whole(
         self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: Pages, scale: float
