@@ -5,10 +5,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -16,40 +14,13 @@ import pytest
 
 from small4.cli.servers import Running, note_running, running_servers
 from tests.cli.conftest import Small4
-
-ROOT = Path(__file__).parents[2]
-START_SECONDS = 60
-
-
-@dataclass
-class Serving:
-    process: subprocess.Popen[str]
-    url: str
-    opening: list[str]
-    environment: dict[str, str]
-
-    def small4(self, *arguments: str) -> str:
-        """What another verb prints, as another process of the same user."""
-        program = [sys.executable, "-m", "small4", *arguments]
-        return subprocess.run(program, env=self.environment, capture_output=True, text=True, check=True).stdout
+from tests.cli.serving import Serving, served_nano
 
 
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    home = tmp_path_factory.mktemp("home")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_STATE_HOME": str(home)}
-    program = [sys.executable, "-m", "small4", "serve", "--port", "0", "--cache", "16M"]
-    process = subprocess.Popen(program, env=environment, stdout=subprocess.PIPE, text=True, cwd=home)
-    assert process.stdout is not None
-    opening = []
-    while not opening or not opening[-1].startswith("Ctrl-C"):
-        line = process.stdout.readline()
-        assert line, "the server ended before it listened"
-        opening.append(line.strip())
-    yield Serving(process, opening[0].split()[3], opening, environment)
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with served_nano(tmp_path_factory.mktemp("home")) as serving:
+        yield serving
 
 
 def test_the_opening_says_where_what_who_and_how_much(serving: Serving) -> None:

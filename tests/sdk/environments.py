@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import subprocess
 import venv
 from pathlib import Path
@@ -15,8 +16,7 @@ NUM_DIGITS = 12  # of the lock's digest, in a directory's name
 def python_of(name: str) -> Path:
     """The interpreter of the environment of `requirements/NAME.txt`, which is made if it is not there."""
     lock = REQUIREMENTS / f"{name}.txt"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:NUM_DIGITS]
-    place = user_cache_path("small4", appauthor=False) / "environments" / f"{name}-{digest}"
+    place = _place_of(name, lock)
     python, done = place / "bin" / "python", place / "installed"
     if not done.exists():
         venv.EnvBuilder(clear=True, with_pip=True).create(place)
@@ -24,6 +24,23 @@ def python_of(name: str) -> Path:
         subprocess.run(install, check=True)
         done.touch()
     return python
+
+
+def node_modules_of(name: str) -> Path:
+    """The packages of `requirements/NAME/package-lock.json`, which are installed if they are not there."""
+    facts = REQUIREMENTS / name
+    place = _place_of(name, facts / "package-lock.json")
+    done = place / "installed"
+    if not done.exists():
+        shutil.copytree(facts, place, dirs_exist_ok=True)
+        subprocess.run(["npm", "ci", "--silent", "--ignore-scripts"], cwd=place, check=True)
+        done.touch()
+    return place / "node_modules"
+
+
+def _place_of(name: str, lock: Path) -> Path:
+    digest = hashlib.sha256(lock.read_bytes()).hexdigest()[:NUM_DIGITS]
+    return user_cache_path("small4", appauthor=False) / "environments" / f"{name}-{digest}"
 
 
 def versions_of(name: str) -> dict[str, str]:
