@@ -34,14 +34,14 @@ NAMES = ("no guesses", "head, always", "head, by the rule", "lookup, always", "l
 def main() -> int:
     parser = argparse.ArgumentParser(description="Time speculation on the nano.")
     parser.add_argument("head", type=Path)
-    parser.add_argument("--problems", type=int, default=64, help="for every number of streams")
+    parser.add_argument("--problems", type=int, default=12, help="at least; as many as streams, if more")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     llm = small4.load("nano", draft=arguments.head)
-    prompts = questions(llm, arguments.problems)
     rows, results = [], []
     for streams in STREAMS:
+        prompts = questions(llm, max(arguments.problems, streams))
         seconds: dict[str, list[float]] = {name: [] for name in NAMES}
         engines: dict[str, Engine] = {}
         wanted: list[list[int]] = []
@@ -63,6 +63,7 @@ def main() -> int:
             )
             results.append(result)
             rows.append(row(result))
+            print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     print_table(["streams", "guesses", "tok/s", "gain", "drafted steps", "tokens per step", "drafts right"], rows)
     settings = {"max_drafts": HEAD_DRAFTS, "problems": arguments.problems, "repeats": arguments.repeats}
     print(f"written to {write_results('speculation', {'settings': settings, 'results': results})}")

@@ -2,7 +2,7 @@
 
     plain   seconds of a step in which B sequences decode without drafts: median of the last ones with that B
     f, d    seconds that drafts add to it, drawing them up included: for any at all, and for each one; a line through
-            the last ones with that B
+            the last ones with that B, by medians, since on a busy machine some steps take many times as long
     a       share of right ones among a sequence's drafts that were reached, older ones fading; begins as everybody's
     k       drafts of the sequence in a step, the number that maximises
 
@@ -13,17 +13,19 @@
 A draft thus has to win more than its share of the step costs: at B = 1 on a mixture of experts a second token costs
 half a step or more, at B = 128 next to nothing. Where no k beats k = 0, the sequence rests: it tries again only in
 every 8th step, then in every 16th, up to every 128th, all resting sequences in the same one, with the k that would be
-best if nearly all were right. What is not known yet is found out: the first step at a new B is plain, the second one
-drafts, and one in 32 is plain again.
+best if nearly all were right. At the first B three plain steps and three that draft tell the costs; at any other they
+are those of the nearest B until three of both have come by, for which one step in 4, later in 32, is plain.
 """
 
 from collections import deque
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from itertools import combinations
+from statistics import median
 
 PLAIN_EVERY = 32  # drafting steps at one B before a plain one
 FIRST_REST, LAST_REST = 8, 128  # steps from one trial to the next
-MEMORY = 9  # steps of a kind that are remembered at one B
+ENOUGH, MEMORY = 3, 15  # steps of a kind at one B: to be believed, and remembered
+PLAIN_EVERY_AT_FIRST = 4  # the same, until enough plain ones are known
 FIRST_GUESS, NEARLY_ALL = 0.7, 0.95  # share of right drafts before any was seen; share that a trial hopes for
 BEGIN_WEIGHT, BEGIN_WEIGHT_ALL = 4.0, 20.0  # how many drafts the share counts for that a sequence, and all, begin with
 FADING, SLOW_FADING = 0.97, 0.99  # of older drafts with every step, for one sequence and for all
@@ -36,21 +38,24 @@ class StepCosts:
     plain_seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MEMORY))
     drafted: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=MEMORY))  # drafts, seconds
     num_since_plain: int = 0
+    price: tuple[float, float] = (0.0, 0.0)  # of drafts at all and of each one, in steps per token
+
+    @property
+    def is_known(self) -> bool:
+        return len(self.plain_seconds) >= ENOUGH and len(self.drafted) >= ENOUGH
 
     def line(self) -> tuple[float, float]:
         """What any drafts and each draft add to a plain step, in plain steps; neither is below 0."""
         plain = median(self.plain_seconds)
         if plain <= 0.0:  # a clock that stands still
             return 0.0, 0.0
-        counts = [count for count, _ in self.drafted]
-        added = [seconds / plain - 1.0 for _, seconds in self.drafted]
-        mean_count, mean_added = fmean(counts), max(0.0, fmean(added))
-        spread = sum((count - mean_count) ** 2 for count in counts)
-        together = sum((count - mean_count) * extra for count, extra in zip(counts, added, strict=True))
-        each = max(0.0, together / spread) if spread else mean_added / mean_count
-        if each * mean_count > mean_added:  # the line would start below 0
-            return 0.0, mean_added / mean_count
-        return mean_added - each * mean_count, each
+        points = [(count, seconds / plain - 1.0) for count, seconds in self.drafted]
+        slopes = [(b - a) / (n - m) for (m, a), (n, b) in combinations(points, 2) if m != n]
+        each = max(0.0, median(slopes)) if slopes else 0.0
+        at_all = median(added - each * count for count, added in points)
+        if slopes and at_all > 0.0:
+            return at_all, each
+        return 0.0, max(0.0, median(added / count for count, added in points))
 
 
 class Acceptance:
@@ -79,22 +84,25 @@ class DraftRule:
         self.everybody = Acceptance(FIRST_GUESS, BEGIN_WEIGHT_ALL, SLOW_FADING)
         self.sequences: dict[int, Acceptance] = {}  # by sequence id
         self._here = StepCosts()
+        self._num_decoding, self._is_known = 1, False
         self._at_all, self._per_draft = 0.0, 0.0  # in the step under way: what drafts take, in steps per token
 
     def begin(self, num_decoding: int) -> None:
         """A step begins in which so many sequences decode."""
         self.num_steps += 1
+        self._num_decoding = num_decoding
         self._here = self.costs.setdefault(num_decoding, StepCosts())
-        if self._here.plain_seconds and self._here.drafted:
-            self._at_all, each = self._here.line()
-            self._per_draft = each * num_decoding
+        known = self._here if self._here.is_known else self._nearest(num_decoding)
+        self._is_known = known is not None
+        if known is not None:
+            self._at_all, self._per_draft = known.price
 
     def length(self, sequence_id: int, limit: int) -> int:
         """How many drafts the sequence gets in this step, `limit` at most."""
         limit = min(limit, self.max_drafts)
-        if limit < 1 or not self._here.plain_seconds or self._here.num_since_plain >= PLAIN_EVERY:
+        if limit < 1 or self._must_be_plain:
             return 0
-        if not self._here.drafted:
+        if not self._is_known:
             return limit
         own = self._of(sequence_id)
         best = self._best_length(own.share, limit)
@@ -114,6 +122,9 @@ class DraftRule:
         else:
             self._here.plain_seconds.append(seconds)
             self._here.num_since_plain = 0
+        if num_drafts and self._here.is_known:
+            at_all, each = self._here.line()
+            self._here.price = at_all, each * self._num_decoding
 
     def verified(self, sequence_id: int, num_drafts: int, num_right: int) -> None:
         """Learn how the drafts of one sequence went."""
@@ -123,6 +134,18 @@ class DraftRule:
     def forget(self, sequence_id: int) -> None:
         """The sequence has ended."""
         self.sequences.pop(sequence_id, None)
+
+    @property
+    def _must_be_plain(self) -> bool:
+        has_enough = len(self._here.plain_seconds) >= ENOUGH
+        if not self._is_known:
+            return not has_enough
+        return self._here.num_since_plain >= (PLAIN_EVERY if has_enough else PLAIN_EVERY_AT_FIRST)
+
+    def _nearest(self, num_decoding: int) -> StepCosts | None:
+        """The costs at the nearest number of sequences whose drafts are known."""
+        known = [number for number, costs in self.costs.items() if costs.is_known]
+        return self.costs[min(known, key=lambda number: abs(number - num_decoding))] if known else None
 
     def _of(self, sequence_id: int) -> Acceptance:
         if sequence_id not in self.sequences:

@@ -9,7 +9,6 @@ import pytest
 from small4.chat import Sampling
 from small4.engine.blocks import BlockPool
 from small4.engine.config import EngineConfig
-from small4.engine.draft_rule import DraftRule
 from small4.engine.draw_state import DrawState
 from small4.engine.prefix_cache import PrefixCache, extend_keys, root_key
 from small4.engine.scheduler import Run, Scheduler
@@ -17,6 +16,7 @@ from small4.engine.sequence import Priority, Sequence
 from small4.engine.speculative import Speculation, most_drafts
 from small4.engine.steering import Steering
 from small4.engine.waiting_line import WaitingLine
+from tests.engine.tiny import Eager
 
 STEERING = Steering(DrawState(Sampling(), vocab_size=8))
 
@@ -179,13 +179,6 @@ def test_drafts_take_no_block_that_another_needs_now_or_next() -> None:
 class Guesses:
     def propose(self, wishes: Items[tuple[Run, int]]) -> list[list[int]]:
         return [[0] * count for _, count in wishes]
-
-
-class Eager(DraftRule):
-    """Takes it that drafts always pay."""
-
-    def length(self, sequence_id: int, limit: int) -> int:
-        return min(limit, self.max_drafts)
 
 
 def test_a_block_counts_its_holders() -> None:

@@ -9,6 +9,7 @@ from random import Random
 import torch
 
 from small4.engine.config import EngineConfig
+from small4.engine.draft_rule import DraftRule
 from small4.engine.engine import Engine, GenerationRequest
 from small4.engine.kv_cache import waiting_shape
 from small4.engine.sequence import Sequence
@@ -56,6 +57,13 @@ def random_prompt(rng: Random, length: int, num_ids: int = 3072) -> list[int]:
 
 def token_bytes(model: Transformer) -> int:
     return model.config.n_layers * model.config.kv_width * 4
+
+
+class Eager(DraftRule):
+    """Takes it that drafts always pay."""
+
+    def length(self, sequence_id: int, limit: int) -> int:
+        return min(limit, self.max_drafts)
 
 
 def even_clock() -> Callable[[], float]:
