@@ -15,10 +15,11 @@ after. The exit code is 1 where a must is missed.
 import argparse
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 import torch
+from torch import Tensor
 
 from benchmarks.peers.divergence import divergence, engine_logits
 from benchmarks.peers.floor import Traffic, bandwidth, model_traffic, routing_shares
@@ -55,7 +56,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--leave-out", nargs="+", default=[], choices=GROUPS)
-    parser.add_argument("--prepare", action="store_true", help="fill the caches and compare the models only")
+    parser.add_argument("--prepare", action="store_true", help="only fill the caches")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     with torch.inference_mode():
@@ -78,11 +79,13 @@ def run(arguments: argparse.Namespace) -> int:
     def tell(what: str) -> None:
         print(f"[{time.monotonic() - began:4.0f} s] {what}", file=sys.stderr, flush=True)
 
-    entries = build(arguments)
+    state = random_state(arguments.layers)
+    if arguments.prepare:
+        prepare(arguments, state, tell)
+        return 0
+    entries = build(arguments, state)
     tell(f"{len(entries)} contenders are ready; our kernels: {backend().name}")
     shares, distances = routing_shares(our_model(entries, OURS["bf16"]), STREAMS), check(entries)
-    if arguments.prepare:
-        return 0
     findings = Findings(shares, distances, try_flash(files[0]) if (files := files_of(entries)) else {})
     tell(
         "flash attention of llama.cpp: " + ", ".join(label(case) for case, is_on in flash_of(entries).items() if is_on)
@@ -94,10 +97,25 @@ def run(arguments: argparse.Namespace) -> int:
     return report(arguments, entries, times, findings)
 
 
-def build(arguments: argparse.Namespace) -> dict[str, Entry]:
+def prepare(arguments: argparse.Namespace, state: dict[str, Tensor], tell: Callable[[str], None]) -> None:
+    """Fill the caches that later runs take from: llama.cpp's files, and what torch.compile made."""
+    source = InMemory(mini_config(arguments.layers), state)
+    for kind in LLAMA:
+        tell(str(gguf_file(source, kind, arguments.threads)))
+    compiled_peer(source)
+    tell("transformers is compiled")
+
+
+def compiled_peer(source: InMemory) -> HuggingFace:
+    """transformers compiled for one stream, which the first step does."""
+    peer = HuggingFace(share(source.config, source.state), "batched_mm", is_compiled=True)
+    peer.decode(1, CONTEXT, 1)
+    return peer
+
+
+def build(arguments: argparse.Namespace, state: dict[str, Tensor]) -> dict[str, Entry]:
     """All contenders over one set of weights."""
     layers, threads, left_out = arguments.layers, arguments.threads, arguments.leave_out
-    state = random_state(layers)
     entries: dict[str, Entry] = {}
     for kind, name in OURS.items():
         if kind != "int8" or "8-bit" not in left_out:
@@ -113,9 +131,7 @@ def build(arguments: argparse.Namespace) -> dict[str, Entry]:
     if "transformers" not in left_out:
         entries[GROUPED] = Entry(HuggingFace(share(source.config, state), "grouped_mm"), FEW)
         if "compiled" not in left_out:
-            compiled = HuggingFace(share(source.config, state), "batched_mm", is_compiled=True)
-            compiled.decode(1, CONTEXT, 2)
-            entries[COMPILED] = Entry(compiled, ONE)
+            entries[COMPILED] = Entry(compiled_peer(source), ONE)
     return entries
 
 

@@ -68,7 +68,7 @@ class Figure:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure what packed weights cost in quality.")
-    parser.add_argument("--conversations", type=int, default=120)
+    parser.add_argument("--conversations", type=int, default=60)
     parser.add_argument("--problems", type=int, default=100, help="of every skill and effort, for the nano's accuracy")
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()

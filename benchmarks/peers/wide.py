@@ -1,6 +1,6 @@
 """A model whose rows are long enough for every four-bit format: python -m benchmarks.peers.wide trains it.
 
-The nano's tasks and vocabulary, twice its width, three layers, 375,000 tokens: it is to have real weights, not to be
+The nano's tasks and vocabulary, twice its width, three layers, 128,000 tokens: it is to have real weights, not to be
 good. The checkpoint stays in the user's cache; a training that was cut off goes on.
 """
 
@@ -32,9 +32,9 @@ WIDE = TrainConfig(
         moe=MoeConfig(num_experts=8, num_experts_per_tok=2, expert_hidden_dim=256),
     ),
     mix=NANO_MIX,
-    steps=300,
-    tokens_per_step=1250,
-    save_every=50,
+    steps=200,
+    tokens_per_step=640,
+    save_every=20,
 )
 
 
