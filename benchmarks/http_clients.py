@@ -1,6 +1,7 @@
 """The clients of `benchmarks.server`: so many streams at once over sockets; prints what they saw as one JSON object.
 
-    python -m benchmarks.http_clients http://127.0.0.1:4119 8 64       64 tokens each; 0: the scripted words, checked
+    python -m benchmarks.http_clients http://127.0.0.1:4119 8 64 1     64 tokens each; 0: the scripted words, checked
+    python -m benchmarks.http_clients http://127.0.0.1:4119 1 64 10    ten times, one after the other
 
 They read bytes and hardly look at them, so that the machine's time goes to the server.
 """
@@ -59,15 +60,18 @@ def request(number: int, num_tokens: int) -> dict[str, object]:
     }
 
 
-async def run(url: str, num_clients: int, num_tokens: int) -> dict[str, object]:
+async def run(url: str, num_clients: int, num_tokens: int, num_times: int) -> dict[str, object]:
     host, _, port = url.removeprefix("http://").rpartition(":")
     began = time.perf_counter()
-    seen = await asyncio.gather(*(visit(host, int(port), number, num_tokens) for number in range(num_clients)))
+    seen: list[Seen] = []
+    for _ in range(num_times):
+        seen += await asyncio.gather(*(visit(host, int(port), number, num_tokens) for number in range(num_clients)))
     seconds = time.perf_counter() - began
     firsts = sorted(one.first_seconds for one in seen)
     return {
         "seconds": seconds,
         "tokens_per_second": sum(num_tokens_of(one.body) for one in seen) / seconds,
+        "firsts": firsts,
         "first_seconds": statistics.median(firsts),
         "first_p50": firsts[len(firsts) // 2],
         "first_p99": firsts[int(len(firsts) * 0.99)],
@@ -85,4 +89,4 @@ def num_tokens_of(body: bytes) -> int:
 if __name__ == "__main__":
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-    print(json.dumps(asyncio.run(run(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))))
+    print(json.dumps(asyncio.run(run(sys.argv[1], *map(int, sys.argv[2:5])))))

@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,8 +27,9 @@ from benchmarks.report import print_table, write_results
 
 CLIENTS = (1, 8, 32, 64)
 WAYS = ("engine", "provider", "HTTP")
-NUM_TOKENS = {"mini": 48, "nano": 192}  # of each answer
+NUM_TOKENS = {"mini": 16, "nano": 96}  # of each answer
 MINI_LAYERS = 4
+TURN, NUM_TURNS = 10, 5  # requests one after the other, for the first token
 NUM_STREAMS = 1000
 WORD_SECONDS = 0.2  # between two words of an open stream
 
@@ -72,9 +72,11 @@ def measure_speed(name: str, num_rounds: int) -> dict[str, Any]:
                     figure = run_way(way, provider, url, num_clients, NUM_TOKENS[name])
                     if number:  # the first round warms everything up
                         figures[num_clients].append(figure)
+        first_tokens = measure_first_tokens(provider, url)
     medians = {way: {num: median_of(runs) for num, runs in rows.items()} for way, rows in taken.items()}
     report(name, medians)
-    return {way: {str(num): asdict(figure) for num, figure in rows.items()} for way, rows in medians.items()}
+    speeds = {way: {str(num): asdict(figure) for num, figure in rows.items()} for way, rows in medians.items()}
+    return {"speeds": speeds, "first_tokens": first_tokens}
 
 
 def run_way(way: str, provider: Any, url: str, num_clients: int, num_tokens: int) -> Figure:
@@ -85,10 +87,32 @@ def run_way(way: str, provider: Any, url: str, num_clients: int, num_tokens: int
     elif way == "provider":
         speed, first = asyncio.run(drive_provider(provider, num_clients, num_tokens))
     else:
-        command = [sys.executable, "-m", "benchmarks.http_clients", url, str(num_clients), str(num_tokens)]
-        found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        found = visit(url, num_clients, num_tokens)
         speed, first = found["tokens_per_second"], found["first_seconds"]
     return Figure(speed, first, (time.process_time() - before) / (num_clients * num_tokens))
+
+
+def visit(url: str, num_clients: int, num_tokens: int, num_times: int = 1) -> dict[str, Any]:
+    """What the clients of another process saw."""
+    numbers = (str(number) for number in (num_clients, num_tokens, num_times))
+    command = [sys.executable, "-m", "benchmarks.http_clients", url, *numbers]
+    found: dict[str, Any] = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return found
+
+
+def measure_first_tokens(provider: Any, url: str) -> dict[str, float]:
+    """Medians of the first token's seconds, one request at a time, in turns of ten."""
+    firsts: dict[str, list[float]] = {"provider": [], "HTTP": []}
+    for number in range(NUM_TURNS + 1):
+        inside = [asyncio.run(drive_provider(provider, 1, 2))[1] for _ in range(TURN)]
+        http = visit(url, 1, 2, TURN)["firsts"]
+        if number:
+            firsts["provider"] += inside
+            firsts["HTTP"] += http
+    found = {way: statistics.median(seconds) for way, seconds in firsts.items()}
+    shown = ", ".join(f"{way} {seconds * 1000:.1f} ms" for way, seconds in found.items())
+    print(f"first token, one request at a time: {shown}")
+    return found
 
 
 def median_of(runs: list[Figure]) -> Figure:
@@ -96,25 +120,17 @@ def median_of(runs: list[Figure]) -> Figure:
 
 
 def drive_engine(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
-    """The engine's own thread with nobody but a counter behind it."""
-    done, firsts, ends = threading.Semaphore(0), [], []
-    exchanges = [provider.prepare(chat(number, num_tokens)) for number in range(num_clients)]
+    """The bare engine, stepped here; its own thread rests while nobody asks it."""
+    engine = provider.worker.engine
+    generations = [provider.prepare(chat(number, num_tokens)).generation for number in range(num_clients)]
     began = time.perf_counter()
-
-    def deliver(output: Any) -> None:
-        if output.sequence not in seen:
-            seen.add(output.sequence)
-            firsts.append(time.perf_counter() - began)
-        if output.finish_reason is not None:
-            ends.append(output.sequence.num_output)
-            done.release()
-
-    seen: set[Any] = set()
-    for exchange in exchanges:
-        exchange.worker.submit(exchange.generation, deliver)
-    for _ in exchanges:
-        done.acquire()
-    return sum(ends) / (time.perf_counter() - began), statistics.median(firsts)
+    sequences = [sequence for generation in generations for sequence in engine.submit(generation)]
+    firsts: dict[Any, float] = {}
+    while engine.num_running or engine.num_waiting:
+        for output in engine.step():
+            firsts.setdefault(output.sequence, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return sum(sequence.num_output for sequence in sequences) / seconds, statistics.median(firsts.values())
 
 
 async def drive_provider(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
@@ -215,8 +231,8 @@ def measure_streams() -> dict[str, Any]:
         assert server.stdout is not None
         url = server.stdout.readline().strip()
         before = memory_bytes(server.pid)
-        clients = [sys.executable, "-m", "benchmarks.http_clients", url, str(NUM_STREAMS), "0"]
-        found: dict[str, Any] = json.loads(subprocess.run(clients, capture_output=True, text=True, check=True).stdout)
+        found = visit(url, NUM_STREAMS, 0)
+        del found["firsts"]
         found |= {"memory_before": before, "memory_peak": memory_bytes(server.pid, "VmHWM")}
         server.terminate()
         found["exit_code"] = server.wait()
