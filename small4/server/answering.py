@@ -62,7 +62,7 @@ class Answering:
     async def _work(self, exchange: Exchange) -> None:
         if self.drain.is_draining:
             raise BusyError(STOPPING)
-        async with self.admission.place(self.job.key_id):
+        async with self.admission.place(self.job.key_id, self.job.caller.priority):
             self.outlet.may_begin = True
             meter = Meter(self.job.request.num_answers, exchange)
             stream = self.job.provider.stream(self.job.request, self.job.caller)

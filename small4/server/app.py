@@ -16,13 +16,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 
-from small4.errors import UnknownPathError
-from small4.server.auth import Auth
+from small4.errors import AuthenticationError, BusyError, UnknownPathError
+from small4.server.auth import LOCAL, Auth, local_identity
+from small4.server.batch_answer import BatchAnswering
+from small4.server.batch_endpoints import BatchEndpoints
+from small4.server.batches import Batches
 from small4.server.bounds import Bounds
 from small4.server.door import Access, Door
 from small4.server.endpoints import Endpoints
 from small4.server.fetch import FetchConfig
-from small4.server.keys import KeyStore
+from small4.server.keys import Identity, KeyStore
 from small4.server.log import Log
 from small4.server.models import Models, Offer
 from small4.server.observe import Observe
@@ -57,7 +60,9 @@ def create_app(
     )
     endpoints = Endpoints(service)
     status = StatusEndpoints(service)
-    routes = Routes(table(endpoints, ResponsesEndpoints(service), TokenEndpoints(service, endpoints), status))
+    batches = _batches(service, endpoints)
+    responses, tokens = ResponsesEndpoints(service), TokenEndpoints(service, endpoints)
+    routes = Routes(table(endpoints, responses, BatchEndpoints(service, endpoints, batches), tokens, status))
     status.describe(lambda: document(routes.paths))
     app = Starlette(
         routes=routes.routes,
@@ -67,11 +72,26 @@ def create_app(
             Middleware(Auth, service.store, service.access, routes.needs),
         ],
         exception_handlers={HTTPException: _not_routed},
-        lifespan=lambda app: _lifetime(service),
+        lifespan=lambda app: _lifetime(service, batches),
     )
     app.router.redirect_slashes = False  # one spelling of each path
-    app.state.service, app.state.routes = service, routes
+    app.state.service, app.state.routes, app.state.batches = service, routes, batches
     return app
+
+
+def _batches(service: Service, endpoints: Endpoints) -> Batches:
+    """The batches of the state directory that the keys are in."""
+    store = service.store
+
+    def identify(key_id: str) -> Identity:
+        if key_id != LOCAL:
+            return store.identity(key_id)
+        if store.exists():
+            raise AuthenticationError("this work was begun while no key existed; now one does")
+        return local_identity(store)
+
+    answering = BatchAnswering(service, endpoints)
+    return Batches(store.directory / "batch", service.bounds, answering.answer, identify, service.drain, service.log)
 
 
 async def _not_routed(request: Request, error: Exception) -> NoReturn:
@@ -84,11 +104,15 @@ async def _not_routed(request: Request, error: Exception) -> NoReturn:
 
 
 @asynccontextmanager
-async def _lifetime(service: Service) -> AsyncIterator[None]:
+async def _lifetime(service: Service, batches: Batches) -> AsyncIterator[None]:
     measuring = asyncio.create_task(service.metrics.measure_lag())
+    if batches.exist():
+        with suppress(BusyError):  # another server goes on with them
+            batches.open()
     try:
         yield
     finally:
+        await batches.close()
         measuring.cancel()
         with suppress(asyncio.CancelledError):
             await measuring

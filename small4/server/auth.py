@@ -54,7 +54,12 @@ class Auth:
         client = scope.get("client")
         if client is None or not ip_address(client[0]).is_loopback:
             raise ForbiddenError("only this machine may call while no key exists; make one with `small4 keys`")
-        return Identity(LOCAL, LOCAL, frozenset(SCOPES), self.store.salt(LOCAL))
+        return local_identity(self.store)
+
+
+def local_identity(store: KeyStore) -> Identity:
+    """Whoever calls from this machine while no key exists."""
+    return Identity(LOCAL, LOCAL, frozenset(SCOPES), store.salt(LOCAL))
 
 
 def extract_key(scope: Scope, *, accepts_query: bool) -> str | None:

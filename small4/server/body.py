@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 from starlette.types import Message, Receive, Scope
 
@@ -26,20 +26,29 @@ class Bodies:
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body; raises as soon as it is too large, too slow, or too much beside the others."""
-        self._check_declared(scope)
-        began, parts, size = self.clock(), [], 0
+        held = []
+        async for part in self.parts(scope, receive, self.bounds.max_body_bytes):
+            self._hold(scope, len(part))
+            held.append(part)
+        return b"".join(held)
+
+    async def parts(self, scope: Scope, receive: Receive, max_bytes: int) -> AsyncGenerator[bytes, None]:
+        """The body as it arrives, for whoever does not hold it in memory."""
+        _check_declared(scope, max_bytes)
+        began, size = self.clock(), 0
         while True:
             message = await self._next(receive)
             if message["type"] == "http.disconnect":
                 raise ClientGone
             part: bytes = message.get("body", b"")
             size += len(part)
-            self._check_size(size)
-            self._hold(scope, len(part))
-            parts.append(part)
-            if not message.get("more_body", False):
+            _check_size(size, max_bytes)
+            is_last = not message.get("more_body", False)
+            if is_last:
                 scope["small4.has_read_body"] = True
-                return b"".join(parts)
+            yield part
+            if is_last:
+                return
             self._check_rate(size, self.clock() - began)
 
     def release(self, scope: Scope) -> None:
@@ -51,16 +60,6 @@ class Bodies:
             raise BusyError("too many large requests at once; send this one again in a moment")
         self.held_bytes += size
         scope["small4.held_bytes"] = scope.get("small4.held_bytes", 0) + size
-
-    def _check_declared(self, scope: Scope) -> None:
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit():
-                self._check_size(int(value[:20]))
-
-    def _check_size(self, size: int) -> None:
-        limit = self.bounds.max_body_bytes
-        if size > limit:
-            raise TooLargeError(f"the body is larger than {limit} bytes, the limit; send less at once")
 
     def _check_rate(self, size: int, seconds: float) -> None:
         least = self.bounds.min_body_bytes_per_second
@@ -81,6 +80,17 @@ def has_unread_body(scope: Scope) -> bool:
     headers = dict(scope["headers"])
     is_announced = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
     return is_announced and not scope.get("small4.has_read_body", False)
+
+
+def _check_declared(scope: Scope, limit: int) -> None:
+    for name, value in scope["headers"]:
+        if name == b"content-length" and value.isdigit():
+            _check_size(int(value[:20]), limit)
+
+
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise TooLargeError(f"the body is larger than {limit} bytes, the limit; send less at once")
 
 
 class ClientGone(Exception):

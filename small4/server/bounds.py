@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from small4.errors import ConfigError
 
-KIB, MIB = 2**10, 2**20
+KIB, MIB, GIB = 2**10, 2**20, 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +44,23 @@ class Bounds:
     max_kept_answers: int = 4096
     max_kept_answer_bytes: int = 64 * MIB  # of all kept answers
     max_one_kept_answer_bytes: int = 4 * MIB
+
+    max_form_parts: int = 16
+    max_form_head_bytes: int = 4 * KIB  # headers of one part of a form
+    max_form_field_bytes: int = 4 * KIB  # of a part that is no file
+    max_file_bytes: int = 200 * MIB  # of one file, counted while it arrives
+    max_files_per_key: int = 1000
+    max_files_bytes_per_key: int = 2 * GIB
+    max_files_bytes: int = 16 * GIB  # of all keys
+    file_seconds: float = 30 * 24 * 3600.0  # that a file, and a batch that has ended, is kept
+
+    max_batches_per_key: int = 200  # those that have ended among them
+    max_batch_lines: int = 50_000
+    batch_seconds: float = 24 * 3600.0  # after which a batch ends with what it has
+    max_batch_concurrent: int = 8  # lines of all batches that are being answered
+    max_batch_attempts: int = 5  # of one line, where it was our capacity that lacked, or the server that ended
+    max_batch_answers_bytes: int = GIB  # of all answers of one batch
+    batch_retry_seconds: float = 1.0  # before a line's second attempt; twice as long before each one after
 
     parse_off_loop_bytes: int = 16 * KIB  # a larger body is parsed in a thread
 

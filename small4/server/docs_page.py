@@ -54,7 +54,8 @@ def _fields(operation: Json, schemas: Json) -> str:
     """The names that a body may hold."""
     if "requestBody" not in operation:
         return ""
-    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    (content,) = operation["requestBody"]["content"].values()
+    schema = content["schema"]
     schema = schemas.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
     required = set(schema.get("required", ()))
     rows = "".join(

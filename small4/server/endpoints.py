@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from small4.errors import FieldError, UnknownPathError
-from small4.providers.provider import Caller
+from small4.providers.provider import Caller, Priority
 from small4.server.answering import Answering, Job
 from small4.server.body import check_json
 from small4.server.dialects import Asked
@@ -105,7 +105,7 @@ class Endpoints:
     async def _job(self, request: Request, call: Call, offer: Offer) -> Job:
         identity: Identity = request.scope["identity"]
         chat = await with_images(call.request, self.service.fetch)
-        caller = Caller(name=identity.id, salt=identity.salt.encode())
+        caller = Caller(name=identity.id, salt=identity.salt.encode(), priority=priority_of(request.scope))
         exchange = exchange_of(request.scope)
         exchange.model, exchange.effort = offer.id, chat.effort
         exchange.num_messages, exchange.is_stream = len(chat.messages), call.is_stream
@@ -139,6 +139,11 @@ class Endpoints:
         if size <= self.service.bounds.parse_off_loop_bytes:
             return work(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self.service.parsers, work, *arguments)
+
+
+def priority_of(scope: Scope) -> Priority:
+    """Whether a person waits for this answer; the lines of a batch come with a scope that says otherwise."""
+    return "batch" if scope.get("small4.is_batch") else "interactive"
 
 
 def suited(call: Call, offer: Offer) -> Call:

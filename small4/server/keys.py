@@ -62,6 +62,7 @@ class KeyStore:
     """The keys of one state directory. Any process may change them; a server sees it with the next request."""
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.time) -> None:
+        self.directory = directory
         self._file = directory / "gateway-keys.json"
         self._secret_file = directory / "gateway-secret"
         self._clock = clock
@@ -116,6 +117,14 @@ class KeyStore:
             raise AuthenticationError(BAD_KEY)
         if key.expires is not None and key.expires <= self._clock():
             raise AuthenticationError("this key has expired; make another with `small4 keys`")
+        return Identity(key.id, key.name, key.scopes, self.salt(key.id))
+
+    def identity(self, key_id: str) -> Identity:
+        """Whose key this id names, as long as the key is open; for work that goes on after its request was answered."""
+        key = self._current().get(key_id)
+        is_open = key is not None and key.revoked is None and (key.expires is None or key.expires > self._clock())
+        if key is None or not is_open:
+            raise AuthenticationError("the key of this work was revoked, or has expired")
         return Identity(key.id, key.name, key.scopes, self.salt(key.id))
 
     def salt(self, key_id: str) -> str:

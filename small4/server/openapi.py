@@ -91,7 +91,7 @@ def _operation(row: Path, method: str, verb: str, schema_of: dict[type, Json]) -
         operation["parameters"] = parameters
     if method == "POST":
         schema = schema_of[row.body] if row.body is not None else {"type": "object"}
-        operation["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = {"required": True, "content": {row.takes: {"schema": schema}}}
     return operation
 
 

@@ -8,6 +8,7 @@ from starlette.routing import Match, Route
 from starlette.types import ASGIApp, Scope
 
 from small4.server.auth import Needs
+from small4.server.batch_endpoints import BYTES_TYPE, BatchEndpoints
 from small4.server.endpoints import GOOGLE_VERBS, Endpoints
 from small4.server.exchange import exchange_of
 from small4.server.responses_endpoints import ResponsesEndpoints
@@ -16,6 +17,7 @@ from small4.server.token_endpoints import DetokenizeFields, TokenEndpoints, Toke
 from small4.wire.anthropic_blocks import Body as MessagesFields
 from small4.wire.chat_fields import ChatFields
 from small4.wire.google_fields import Body as GenerateFields
+from small4.wire.openai_batch import BatchFields, FileForm
 from small4.wire.openai_text import TextRequestFields
 from small4.wire.responses_fields import RequestFields as ResponsesFields
 
@@ -32,6 +34,7 @@ class Path:
     needs: Needs
     summary: str
     body: type | None = None  # the struct that a JSON body is decoded into
+    takes: str = "application/json"  # the type of its body
     answers: bool = False  # whether a model does
     verbs: tuple[str, ...] = ()  # what may follow the last part after a colon, as in Google's paths
     content_types: tuple[str, ...] = ("application/json",)
@@ -43,7 +46,11 @@ MODEL_MOUNTS = ("/v1", "/openai/v1", "/anthropic/v1", "/mistral/v1", "/v1beta", 
 
 
 def table(
-    endpoints: Endpoints, responses: ResponsesEndpoints, tokens: TokenEndpoints, status: StatusEndpoints
+    endpoints: Endpoints,
+    responses: ResponsesEndpoints,
+    batches: BatchEndpoints,
+    tokens: TokenEndpoints,
+    status: StatusEndpoints,
 ) -> list[Path]:
     """All rows."""
     return [
@@ -54,6 +61,7 @@ def table(
         *_mistral_paths(endpoints),
         *_model_paths(endpoints),
         *_google_paths(endpoints),
+        *_batch_paths(batches),
         *_token_paths(tokens),
     ]
 
@@ -133,6 +141,26 @@ def _model_paths(endpoints: Endpoints) -> list[Path]:
     lists = [_get(f"{mount}/models", endpoints.models, "inference", "The models served") for mount in MODEL_MOUNTS]
     ones = [_get(f"{mount}/models/{{model:path}}", endpoints.model, "inference", "One model") for mount in MODEL_MOUNTS]
     return [*lists, *ones]
+
+
+def _batch_paths(batches: BatchEndpoints) -> list[Path]:
+    rows = []
+    for mount in OPENAI_MOUNTS:
+        files, runs = f"{mount}/v1/files", f"{mount}/v1/batches"
+        file, run = f"{files}/{{file}}", f"{runs}/{{batch}}"
+        upload = replace(_post(files, batches.upload, "Send a file of requests", FileForm), takes="multipart/form-data")
+        rows += [
+            upload,
+            _get(files, batches.files, "batch", "The caller's files"),
+            _get(file, batches.file, "batch", "What is known of one"),
+            replace(_get(file, batches.delete, "batch", "Remove it"), methods=("DELETE",)),
+            _get(f"{file}/content", batches.content, "batch", "Its bytes", BYTES_TYPE),
+            _post(runs, batches.create, "Have the requests of a file answered", BatchFields),
+            _get(runs, batches.batches, "batch", "The caller's batches"),
+            _get(run, batches.batch, "batch", "How far one is"),
+            _post(f"{run}/cancel", batches.cancel, "End it with what it has"),
+        ]
+    return [replace(row, needs="batch") for row in rows]
 
 
 def _token_paths(tokens: TokenEndpoints) -> list[Path]:

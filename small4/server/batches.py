@@ -1,0 +1,355 @@
+"""Batches: files of requests that are answered beside live traffic, whenever there is room, and after a restart too.
+
+Each key has one batch worked on at a time, its oldest; the lines of all of them share a few places. What has been done
+stands in the batch's journal, and nowhere else. Of several servers of a state directory one works on its batches: that
+which holds its lock.
+"""
+
+import asyncio
+import fcntl
+import os
+import secrets
+import time
+import weakref
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from small4.errors import AuthenticationError, BusyError, ConflictError, FieldError, Small4Error
+from small4.server.batch_answer import LineAnswer
+from small4.server.batch_journal import Journal
+from small4.server.batch_lines import BatchLines
+from small4.server.batch_store import BatchStore, StoredBatch
+from small4.server.bounds import Bounds
+from small4.server.drain import Drain
+from small4.server.file_store import FileStore, new_file_id
+from small4.server.keys import Identity
+from small4.server.log import Log
+from small4.server.private_files import make_private
+from small4.wire.openai_batch import (
+    BatchError,
+    BatchErrors,
+    BatchFields,
+    BatchObject,
+    Ending,
+    Endpoint,
+    RequestCounts,
+    format_answer,
+    format_failure,
+)
+
+TIDY_SECONDS = 600.0  # between two looks for what has expired
+
+Answer = Callable[[Identity, Endpoint, bytes], Awaitable[LineAnswer]]
+
+
+class Batches:
+    """All batches of a directory and their files; `identify` gives the caller that a key's id stands for now."""
+
+    def __init__(
+        self,
+        directory: Path,
+        bounds: Bounds,
+        answer: Answer,
+        identify: Callable[[str], Identity],
+        drain: Drain,
+        log: Log,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.files = FileStore(directory / "files", bounds, clock)
+        self.store = BatchStore(directory / "batches", bounds, clock)
+        self._directory, self._bounds, self._clock = directory, bounds, clock
+        self._answer, self._identify, self._drain, self._log = answer, identify, drain, log
+        self._places = asyncio.Semaphore(bounds.max_batch_concurrent)
+        self._let_go: Callable[[], object] | None = None  # of the directory
+        self._workers: dict[str, asyncio.Task[None]] = {}  # by owner
+        self._answering: dict[str, asyncio.Task[None]] = {}  # by batch
+        self._tidying: asyncio.Task[None] | None = None
+
+    def exist(self) -> bool:
+        """Whether anybody ever sent a file."""
+        return self._directory.exists()
+
+    def open(self) -> None:
+        """Take the directory, once, and go on with what stands there unfinished; raises while another server has it."""
+        if self._let_go is not None:
+            return
+        make_private(self._directory)
+        lock = _locked(self._directory / "lock")
+        self._let_go = weakref.finalize(self, os.close, lock)
+        self.files.open()
+        self.store.open()
+        self._tidying = asyncio.create_task(self._tidy())
+        for owner in {stored.owner for stored in self.store.unfinished()}:
+            self._work_for(owner)
+
+    async def close(self) -> None:
+        """Stop where it stands, and give the directory up."""
+        tasks = [*self._workers.values(), *filter(None, [self._tidying])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._let_go is not None:
+            self._let_go()
+            self._let_go = None
+
+    def create(self, owner: str, fields: BatchFields) -> BatchObject:
+        """A new batch, which is begun at once or when its owner's others have ended."""
+        if self.files.find(owner, fields.input_file_id).purpose != "batch":
+            raise FieldError("this file has another purpose than batch", "input_file_id")
+        now = self._clock()
+        batch = BatchObject(
+            id=f"batch_{secrets.token_hex(12)}",
+            endpoint=fields.endpoint,
+            input_file_id=fields.input_file_id,
+            created_at=int(now),
+            expires_at=int(now + self._bounds.batch_seconds),
+            metadata=fields.metadata,
+        )
+        after = fields.output_expires_after
+        stored = StoredBatch(
+            owner=owner,
+            output_id=new_file_id(),
+            error_id=new_file_id(),
+            output_seconds=None if after is None else after.seconds,
+            batch=batch,
+        )
+        self.store.add(stored)
+        self._work_for(owner)
+        return batch
+
+    def cancel(self, owner: str, batch_id: str) -> BatchObject:
+        """End a batch with what it has."""
+        stored = self.store.find(owner, batch_id)
+        batch = stored.batch
+        if batch.status in ("validating", "in_progress"):
+            batch.status, batch.cancelling_at = "cancelling", int(self._clock())
+            self.store.save(stored)
+            if batch_id in self._answering:
+                self._answering[batch_id].cancel()
+            self._work_for(owner)
+        elif batch.status not in ("cancelling", "cancelled"):
+            raise ConflictError(f"this batch is {batch.status}; it cannot be cancelled any more")
+        return batch
+
+    def delete_file(self, owner: str, file_id: str) -> None:
+        """Remove a caller's file, unless a batch of theirs still reads it."""
+        self.files.find(owner, file_id)
+        if file_id in self._in_use():
+            raise ConflictError("a batch still reads this file; cancel that first")
+        self.files.delete(file_id)
+
+    def _in_use(self) -> set[str]:
+        unfinished = self.store.unfinished()
+        return {name for found in unfinished for name in (found.batch.input_file_id, found.output_id, found.error_id)}
+
+    async def _tidy(self) -> None:
+        while True:
+            self.store.drop_old()
+            self.files.drop_old(self._in_use())
+            await asyncio.sleep(TIDY_SECONDS)
+
+    def _work_for(self, owner: str) -> None:
+        """See to it that somebody works on this owner's batches."""
+        worker = self._workers.get(owner)
+        if worker is None or worker.done():
+            self._workers[owner] = asyncio.create_task(self._work(owner))
+
+    async def _work(self, owner: str) -> None:
+        while stored := next((found for found in self.store.own(owner) if not found.has_ended), None):
+            try:
+                is_over = await self._run(stored)
+            except Exception as error:
+                self._fail(stored, error)
+                continue
+            if not is_over:
+                return  # the server stops; the next one goes on
+
+    async def _run(self, stored: StoredBatch) -> bool:
+        """Work on a batch until it has ended, or the server stops."""
+        batch = stored.batch
+        if batch.status == "cancelling" and not self.store.journal(batch.id).exists():
+            self._end(stored, "cancelled")
+            return True
+        lines = await asyncio.to_thread(BatchLines, self.files.path(batch.input_file_id), batch.endpoint, self._bounds)
+        journal = await asyncio.to_thread(Journal, self.store.journal(batch.id))
+        try:
+            if batch.status == "validating":
+                batch.status, batch.in_progress_at = "in_progress", int(self._clock())
+                self.store.save(stored)
+            run = _Run(stored, lines, journal)
+            ending = await self._answer_all(run)
+            if ending is not None:
+                await self._finish(run, ending)
+            return ending is not None
+        finally:
+            journal.close()
+
+    async def _answer_all(self, run: "_Run") -> Ending | None:
+        """How the batch ends; None: the server stops first."""
+        batch = run.batch
+        run.count()
+        if batch.status in ("in_progress", "finalizing"):
+            answering = asyncio.create_task(self._share(run))
+            self._answering[batch.id] = answering
+            try:
+                await asyncio.wait({answering}, timeout=max(0.0, batch.expires_at - self._clock()))
+            finally:
+                del self._answering[batch.id]
+                answering.cancel()
+                with suppress(asyncio.CancelledError):
+                    await answering
+        if batch.status == "cancelling":  # it may have become that in the meantime
+            return "cancelled"
+        if run.is_done:
+            return "completed"
+        return "expired" if self._clock() >= batch.expires_at else None
+
+    async def _share(self, run: "_Run") -> None:
+        """Answer all lines that are left, several at once."""
+        left = iter([index for index in range(len(run.lines)) if index not in run.journal.ends])
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._bounds.max_batch_concurrent):
+                group.create_task(self._answer_some(run, left))
+
+    async def _answer_some(self, run: "_Run", left: Iterator[int]) -> None:
+        for index in left:
+            async with self._places:
+                if self._drain.is_draining:
+                    return
+                await self._answer_line(run, index)
+
+    async def _answer_line(self, run: "_Run", index: int) -> None:
+        try:
+            custom_id, body = await asyncio.to_thread(run.lines.request, index)
+        except Small4Error as error:
+            run.fail(index, await asyncio.to_thread(run.lines.custom_id, index), "invalid_request", str(error))
+            return
+        if run.journal.num_bytes > self._bounds.max_batch_answers_bytes:
+            limit = self._bounds.max_batch_answers_bytes
+            run.fail(index, custom_id, "too_large", f"the answers of this batch have {limit} bytes already, the limit")
+            return
+        answer = await self._asked(run, index, body)
+        if answer is not None:
+            run.end(index, custom_id, answer)
+        elif not self._drain.is_draining:
+            message = f"the server ended {run.journal.num_begun[index]} times while it answered this line"
+            run.fail(index, custom_id, "server_error", message)
+
+    async def _asked(self, run: "_Run", index: int, body: bytes) -> LineAnswer | None:
+        """The answer to a line, asked again while it is our capacity that lacks; None: it has none, or not now."""
+        answer = None
+        while run.journal.num_begun[index] < self._bounds.max_batch_attempts:
+            run.journal.begin(index)
+            try:
+                answer = await self._answer(self._caller(run.owner), run.batch.endpoint, body)
+            except BaseException:
+                run.journal.leave(index)
+                raise
+            if not answer.may_be_asked_again:
+                return answer
+            if self._drain.is_draining:
+                run.journal.leave(index)
+                return None
+            await asyncio.sleep(self._bounds.batch_retry_seconds * 2 ** (run.journal.num_begun[index] - 1))
+        return answer
+
+    def _caller(self, owner: str) -> Identity:
+        """Whoever the batch is of, as long as their key opens it."""
+        identity = self._identify(owner)
+        if "batch" not in identity.scopes:
+            raise AuthenticationError("the key of this work does not have the scope batch")
+        return identity
+
+    async def _finish(self, run: "_Run", ending: Ending) -> None:
+        """Make files of the journal, which may have been begun before, and close the batch."""
+        stored, batch = run.stored, run.batch
+        if ending == "completed":
+            batch.status, batch.finalizing_at = "finalizing", batch.finalizing_at or int(self._clock())
+            self.store.save(stored)
+        if ending == "expired":
+            await asyncio.to_thread(run.expire)
+        seconds = stored.output_seconds
+        if await self.files.write(run.owner, stored.output_id, run.journal.lines("answered"), seconds):
+            batch.output_file_id = stored.output_id
+        if await self.files.write(run.owner, stored.error_id, run.journal.lines("failed"), seconds):
+            batch.error_file_id = stored.error_id
+        self._end(stored, ending)
+
+    def _end(self, stored: StoredBatch, ending: Ending) -> None:
+        stored.batch.status = ending
+        setattr(stored.batch, f"{ending}_at", int(self._clock()))
+        self.store.save(stored)
+        self.store.journal(stored.batch.id).unlink(missing_ok=True)
+
+    def _fail(self, stored: StoredBatch, error: Exception) -> None:
+        """End a batch that cannot be worked on: its file is none, its key was closed, or the fault is ours."""
+        cause = _cause(error)
+        if isinstance(cause, Small4Error):
+            found = BatchError(
+                "invalid_api_key" if isinstance(cause, AuthenticationError) else "invalid_file", str(cause)
+            )
+        else:
+            self._log.fault(stored.batch.id, cause)
+            found = BatchError("server_error", "the server could not go on with this batch; its log has the reason")
+        stored.batch.errors = BatchErrors([found])
+        with suppress(OSError):  # where even this cannot be written, the next server tries again
+            self._end(stored, "failed")
+
+
+class _Run:
+    """A batch that is being worked on."""
+
+    def __init__(self, stored: StoredBatch, lines: BatchLines, journal: Journal) -> None:
+        self.stored, self.lines, self.journal = stored, lines, journal
+        self.owner, self.batch = stored.owner, stored.batch
+
+    @property
+    def is_done(self) -> bool:
+        return len(self.journal.ends) == len(self.lines)
+
+    def end(self, index: int, custom_id: str, answer: LineAnswer) -> None:
+        """A line has its answer, or was refused."""
+        line = format_answer(_line_id(), custom_id, answer.status, answer.request_id, answer.body)
+        self.journal.end(index, "answered" if answer.is_good else "failed", line)
+        self.count()
+
+    def fail(self, index: int, custom_id: str | None, code: str, message: str) -> None:
+        """A line gets no answer."""
+        self.journal.end(index, "failed", format_failure(_line_id(), custom_id, code, message))
+        self.count()
+
+    def expire(self) -> None:
+        """All lines that are left get none."""
+        for index in range(len(self.lines)):
+            if index not in self.journal.ends:
+                self.fail(
+                    index, self.lines.custom_id(index), "batch_expired", "the batch expired before this line's turn"
+                )
+
+    def count(self) -> None:
+        """Say how far it is."""
+        counts = self.journal.counts
+        self.batch.request_counts = RequestCounts(len(self.lines), counts["answered"], counts["failed"])
+
+
+def _locked(path: Path) -> int:
+    """A handle that holds a lock on this file until it is closed; raises if another has it."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        raise BusyError("another server of this state directory has its files and batches; ask that one") from None
+    return handle
+
+
+def _line_id() -> str:
+    return f"batch_req_{secrets.token_hex(12)}"
+
+
+def _cause(error: Exception) -> Exception:
+    """The first of several that were raised at once."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
