@@ -59,11 +59,9 @@ def test_entry_with_any_byte_changed_is_never_another_line(tmp_path):
     data = written(path)
     good = {line + b"\n" for line in LINES}
     for place in range(len(data)):
-        for flipped in (data[place] ^ 1, 0):
-            path.write_bytes(data[:place] + bytes([flipped]) + data[place + 1 :])
-            journal = Journal(path)
-            assert {*journal.lines("answered"), *journal.lines("failed")} <= good
-            journal.close()
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        journal = Journal(path)
+        assert {*journal.lines("answered"), *journal.lines("failed")} <= good
 
 
 def lines_of(tmp_path, data: bytes, **bounds) -> BatchLines:
