@@ -73,8 +73,8 @@ async def create(client: Client, file_id: str, endpoint: str = CHAT_PATH, **fiel
     return await client.post("/v1/batches", body)
 
 
-async def ended(client: Client, batch_id: str):
-    async with asyncio.timeout(10):
+async def ended(client: Client, batch_id: str, seconds: float = 10.0):
+    async with asyncio.timeout(seconds):
         while (batch := (await client.get(f"/v1/batches/{batch_id}")).json)["status"] not in ENDED:
             await asyncio.sleep(0.002)
     return batch
