@@ -375,3 +375,19 @@ def test_batches_of_a_key_are_bounded(tmp_path):
             assert [(await create(served.client, file_id)).status for _ in range(3)] == [200, 200, 429]
 
     asyncio.run(check())
+
+
+def test_server_that_stops_in_good_order_counts_against_no_line(tmp_path):
+    async def check():
+        async with echoing(tmp_path) as served:
+            batch_id = (await create(served.client, await upload(served.client, line("a", "wait")))).json["id"]
+            await holds(lambda: served.provider.num_open)
+        for _ in range(3):
+            async with echoing(tmp_path, max_batch_attempts=2) as again:
+                again.app.state.batches.open()
+                await holds(lambda: again.provider.num_open)
+        async with echoing(tmp_path, max_batch_attempts=2) as last:
+            last.provider.may_go.set()
+            assert (await ended(last.client, batch_id))["request_counts"]["completed"] == 1
+
+    asyncio.run(check())
