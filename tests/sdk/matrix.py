@@ -6,6 +6,7 @@ docs/sdk/SCRIPT.md      the cases of one script, to which the cells of the matri
 
 import ast
 import sys
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from tests.sdk.live import SCRIPTS, Outcome, live_server, run_script
 
 ROOT = Path(__file__).parents[2]
 PAGE, PAGES = ROOT / "docs" / "sdk-matrix.md", ROOT / "docs" / "sdk"
+EXPECTED = Path(__file__).with_name("langchain") / "expected.toml"
 COMMAND = "python -m tests.sdk.matrix"
 
 ROWS = {
@@ -93,8 +95,31 @@ def matrix_page(outcomes: Mapping[Column, Mapping[str, Outcome]], head: str) -> 
         "What an API lacks:",
         "",
         *(f"- {script.package}, {script.api}: {script.lacks}." for script in SCRIPTS.values() if script.lacks),
+        "",
+        *langchain_lines(),
     ]
     return "\n".join(lines) + "\n"
+
+
+def langchain_lines() -> list[str]:
+    """What the matrix page says of LangChain's tests."""
+    lists = tomllib.loads(EXPECTED.read_text(encoding="utf-8"))
+    versions = [f"{package} {version}" for package, version in versions_of("sdk-langchain").items()]
+    lines = [
+        "## LangChain",
+        "",
+        "LangChain's own standard tests of a chat model, through its clients for OpenAI and Anthropic, against the",
+        f"live nano ({', '.join(versions)}).",
+        "`pytest -m slow tests/sdk/test_langchain.py` runs them. Those for images, audio and PDF are skipped, as the",
+        "nano takes none, and so is the one that replays recordings. All others pass but these, which have to fail:",
+        "",
+        "| test | through | reason |",
+        "|---|---|---|",
+    ]
+    for suite, reasons in lists.items():
+        client = suite.removesuffix("_suite")
+        lines += [f"| `{name}` | {client} | {reason} |" for name, reason in reasons.items()]
+    return lines
 
 
 _OPENING = (

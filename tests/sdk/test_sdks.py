@@ -5,7 +5,7 @@ import pytest
 from tests.sdk.conftest import Outcomes
 from tests.sdk.environments import versions_of
 from tests.sdk.live import SCRIPTS
-from tests.sdk.matrix import COLUMNS, PAGE, ROWS, cases_of, pages
+from tests.sdk.matrix import COLUMNS, PAGE, ROWS, cases_of, langchain_lines, pages
 
 CASES = [(column.environment, column.script, row) for column in COLUMNS for row in cases_of(column.script)]
 
@@ -35,3 +35,7 @@ def test_the_matrix_has_a_cell_for_every_case_and_the_versions_of_the_locks() ->
     for script, number in num_links.items():
         for row in cases_of(script):
             assert page.count(f"[passes](sdk/{script}.md#{row})") == number
+
+
+def test_the_matrix_names_what_fails_of_langchains_tests() -> None:
+    assert "\n".join(langchain_lines()) in PAGE.read_text(encoding="utf-8")
