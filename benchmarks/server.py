@@ -17,9 +17,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from benchmarks.http_clients import STREAM_WORDS
@@ -27,7 +29,8 @@ from benchmarks.report import print_table, write_results
 
 CLIENTS = (1, 8, 32, 64)
 WAYS = ("engine", "provider", "HTTP")
-NUM_TOKENS = {"mini": 16, "nano": 96}  # of each answer
+NUM_TOKENS = {"mini": 128, "nano": 256}  # of each answer
+WARM_TOKENS = 8  # in a round before the first
 MINI_LAYERS = 4
 TURN, NUM_TURNS = 10, 5  # requests one after the other, for the first token
 NUM_STREAMS = 1000
@@ -43,13 +46,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.scripted:
         return serve_scripted(Path(arguments.scripted))
-    results: dict[str, Any] = {}
     if arguments.only != "streams":
         for name in ("mini", "nano") if arguments.model == "both" else (arguments.model,):
-            results[name] = measure_speed(name, arguments.rounds)
+            print(f"written to {write_results(f'server_{name}', measure_speed(name, arguments.rounds))}")
     if arguments.only != "speed":
-        results["streams"] = measure_streams()
-    print(f"written to {write_results('server', results)}")
+        print(f"written to {write_results('server_streams', measure_streams())}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +70,8 @@ def measure_speed(name: str, num_rounds: int) -> dict[str, Any]:
         for number in range(num_rounds + 1):
             for num_clients in CLIENTS:
                 for way, figures in taken.items():
-                    figure = run_way(way, provider, url, num_clients, NUM_TOKENS[name])
-                    if number:  # the first round warms everything up
+                    figure = run_way(way, provider, url, num_clients, NUM_TOKENS[name] if number else WARM_TOKENS)
+                    if number:
                         figures[num_clients].append(figure)
         first_tokens = measure_first_tokens(provider, url)
     medians = {way: {num: median_of(runs) for num, runs in rows.items()} for way, rows in taken.items()}
@@ -120,17 +121,22 @@ def median_of(runs: list[Figure]) -> Figure:
 
 
 def drive_engine(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
-    """The bare engine, stepped here; its own thread rests while nobody asks it."""
-    engine = provider.worker.engine
-    generations = [provider.prepare(chat(number, num_tokens)).generation for number in range(num_clients)]
+    """The engine's own thread, asked by all at once, with nobody but a counter behind it."""
+    exchanges = [provider.prepare(chat(number, num_tokens)) for number in range(num_clients)]
     began = time.perf_counter()
-    sequences = [sequence for generation in generations for sequence in engine.submit(generation)]
     firsts: dict[Any, float] = {}
-    while engine.num_running or engine.num_waiting:
-        for output in engine.step():
-            firsts.setdefault(output.sequence, time.perf_counter() - began)
-    seconds = time.perf_counter() - began
-    return sum(sequence.num_output for sequence in sequences) / seconds, statistics.median(firsts.values())
+    counts: SimpleQueue[int] = SimpleQueue()
+
+    def deliver(output: Any) -> None:
+        firsts.setdefault(output.sequence, time.perf_counter() - began)
+        if output.finish_reason is not None:
+            counts.put(output.sequence.num_output)
+
+    with ThreadPoolExecutor(num_clients) as pool:
+        for exchange in exchanges:
+            pool.submit(exchange.worker.submit, exchange.generation, deliver)
+    num_written = sum(counts.get() for _ in exchanges)
+    return num_written / (time.perf_counter() - began), statistics.median(firsts.values())
 
 
 async def drive_provider(provider: Any, num_clients: int, num_tokens: int) -> tuple[float, float]:
