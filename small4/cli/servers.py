@@ -51,13 +51,15 @@ def log_file(port: int) -> Path:
 @contextmanager
 def note_running(running: Running) -> Iterator[None]:
     """Let the other verbs know of a server for as long as it runs."""
-    file = server_directory() / f"{running.port}.json"
+    # By process, since one that stops keeps its note for a while after its port is free for the next.
+    file = server_directory() / f"{running.port}-{running.process_id}.json"
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with open(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "w", encoding="utf-8") as note:
+    unfinished = file.with_suffix(".new")
+    with open(os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as note:
         fcntl.flock(note, fcntl.LOCK_EX)
-        note.truncate()
         json.dump(asdict(running), note)
         note.flush()
+        unfinished.replace(file)  # nobody sees it before it is held
         try:
             yield
         finally:

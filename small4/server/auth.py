@@ -33,9 +33,9 @@ class Auth:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            key = extract_key(scope, accepts_query=self.access.accepts_key_in_query)
             needed = self.needs(scope)
-            if needed != "open":
+            if needed != "open":  # whose headers are nobody's business: a load balancer may send its own
+                key = extract_key(scope, accepts_query=self.access.accepts_key_in_query)
                 identity = scope["identity"] = self._identify(scope, key, needed)
                 exchange_of(scope).key_id = identity.id
         await self.app(scope, receive, send)

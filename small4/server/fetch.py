@@ -58,7 +58,7 @@ class FetchConfig:
     """What may be fetched. Without hosts nothing is."""
 
     allowed_hosts: tuple[str, ...] = ()  # "example.org" itself, "*.example.org" what is below it, "*" any public host
-    max_bytes: int = 20 * 2**20
+    max_bytes: int = 10 * 2**20  # what an image may have however it comes
     timeout_seconds: float = 10.0  # for everything, names and connection included
     max_url_length: int = 2048
 

@@ -87,7 +87,7 @@ def test_a_note_that_a_dead_server_left_is_removed(small4: Small4, monkeypatch: 
             patch.setattr(os, "kill", lambda pid, sent: pytest.fail("the only server logs to its terminal"))
             assert "logs to its own terminal" in small4("logs").stderr
     assert running_servers() == []
-    file = Path(os.environ["XDG_STATE_HOME"]) / "small4" / "server" / "4119.json"
+    file = Path(os.environ["XDG_STATE_HOME"]) / "small4" / "server" / "4119-1.json"
     file.write_text('{"url": "http://127.0.0.1:4119", "process_id": 1, "model": "nano", "log": null, "started": 0}')
     sent: list[int] = []
     monkeypatch.setattr(os, "kill", lambda pid, which: sent.append(which))
@@ -95,6 +95,15 @@ def test_a_note_that_a_dead_server_left_is_removed(small4: Small4, monkeypatch: 
     assert (done.returncode, sent, file.exists()) == (2, [], False)
     assert "no server runs" in done.stderr
     assert signal.SIGTERM not in sent
+
+
+def test_the_next_server_on_a_port_need_not_wait_for_the_note_of_one_that_stops(small4: Small4) -> None:
+    stopping = Running(url="http://127.0.0.1:4119", process_id=1, model="nano", log=None, started=1.0)
+    following = Running(url="http://127.0.0.1:4119", process_id=2, model="nano", log=None, started=2.0)
+    with note_running(following):
+        with note_running(stopping):
+            assert {running.process_id for running in running_servers()} == {1, 2}
+        assert running_servers() == [following]
 
 
 def test_keys_are_made_listed_and_revoked_and_never_shown_again(small4: Small4) -> None:

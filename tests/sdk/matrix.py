@@ -110,7 +110,7 @@ def langchain_lines() -> list[str]:
         "",
         "LangChain's own standard tests of a chat model, through its clients for OpenAI and Anthropic, against the",
         f"live nano ({', '.join(versions)}).",
-        "`pytest -m slow tests/sdk/test_langchain.py` runs them. Those for images, audio and PDF are skipped, as the",
+        "`pytest -m sdk tests/sdk/test_langchain.py` runs them. Those for images, audio and PDF are skipped, as the",
         "nano takes none, and so is the one that replays recordings. All others pass but these, which have to fail:",
         "",
         "| test | through | reason |",
@@ -128,7 +128,7 @@ _OPENING = (
     f"Written by `{COMMAND}`: every SDK, in an environment of its own from a hashed lock, against a",
     "live server on the nano. What the nano cannot do on demand (two calls at once, images, a fault) is answered by",
     "a script behind the same server. Calls and schemas are forced, as the nano was never taught to call anything.",
-    "Each cell leads to its test; `pytest -m slow tests/sdk` runs them. A dash: the API has no such thing.",
+    "Each cell leads to its test; `pytest -m sdk tests/sdk` runs them. A dash: the API has no such thing.",
 )
 
 

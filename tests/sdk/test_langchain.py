@@ -28,7 +28,7 @@ OPTIONS = (
 SUITE_SECONDS = 550
 
 
-@pytest.mark.slow
+@pytest.mark.sdk
 @pytest.mark.parametrize("suite", ["openai_suite", "anthropic_suite"])
 def test_the_standard_suite_passes_but_for_what_is_listed(server: Server, suite: str) -> None:
     command = [python_of("sdk-langchain"), "-m", "pytest", *OPTIONS, f"{suite}.py"]

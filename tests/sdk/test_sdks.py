@@ -10,7 +10,7 @@ from tests.sdk.matrix import COLUMNS, PAGE, ROWS, cases_of, langchain_lines, pag
 CASES = [(column.environment, column.script, row) for column in COLUMNS for row in cases_of(column.script)]
 
 
-@pytest.mark.slow
+@pytest.mark.sdk
 @pytest.mark.parametrize(("environment", "script", "row"), CASES)
 def test_sdk(outcomes: Outcomes, environment: str, script: str, row: str) -> None:
     error = outcomes(environment, script)[row].error

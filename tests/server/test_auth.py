@@ -88,6 +88,14 @@ def test_every_path_method_and_credential_is_decided_by_the_table(tmp_path):
     assert num_cells > 800
 
 
+def test_open_paths_do_not_look_at_credentials(tmp_path):
+    locked = Locked(tmp_path)
+    client = Client(locked.served.app)
+    for headers in ({"authorization": "Basic YTpi"}, {"x-api-key": "one", "x-goog-api-key": "another"}):
+        assert asyncio.run(client.request("GET", "/health", headers=headers)).status == 200
+        assert asyncio.run(client.request("GET", "/v1/models", headers=headers)).status in (400, 401)
+
+
 def test_only_the_named_paths_are_open_and_only_to_be_read(tmp_path):
     rows = Served(tmp_path).app.state.routes.paths
     assert {row.path for row in rows if row.needs == "open"} == OPEN
