@@ -22,9 +22,10 @@ class Worker:
     """One llama.cpp process."""
 
     def __init__(self) -> None:
+        program = [str(python()), str(WORKER)]  # raises where llama.cpp was not built
         self.log = tempfile.NamedTemporaryFile("w+", encoding="utf-8", errors="replace", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [str(python()), str(WORKER)],
+            program,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -162,13 +162,9 @@ def _callable_tools(request: ChatRequest) -> Sequence[Tool]:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    fields = {
-        "name": tool.name,
-        "description": tool.description,
-        "input_schema": tool.parameters,
-        "strict": tool.strict,
-    }
-    return {name: value for name, value in fields.items() if value not in ("", False)}
+    fields = {"name": tool.name, "input_schema": tool.parameters}
+    hints = {"description": tool.description, "strict": tool.strict}
+    return fields | {name: value for name, value in hints.items() if value}
 
 
 def _tool_choice(request: ChatRequest) -> dict[str, Any] | None:
