@@ -36,7 +36,7 @@ class Bounds:
     queue_seconds: float = 60.0
 
     heartbeat_seconds: float = 10.0  # of silence in a stream before a comment is sent
-    send_stall_seconds: float = 60.0  # that a client may leave its full buffer unread
+    send_stall_seconds: float = 60.0  # in which a client must have read some of what waits for it
     drain_seconds: float = 30.0  # that open answers get after SIGTERM
 
     max_idempotency_key: int = 255  # characters

@@ -1,5 +1,8 @@
 """HTTP/1.1 as this server reads it: h11 through uvicorn, stricter in what it takes and bounded in how long it waits.
 
+For a client that reads nothing it waits no longer than for one that says nothing: what waits to be sent, the rest of an
+answer or a refusal, by a connection that is open or closing, must grow less in every `send_stall_seconds`.
+
 h11 reads some requests kindly: bare line feeds, folded headers, a length given twice. A proxy before us may read them
 otherwise, and then two requests can hide in one. Here such a request ends its connection.
 """
@@ -73,9 +76,13 @@ class StrictProtocol(H11Protocol):
         super().__init__(*arguments, **named)
         self.conn._receive_buffer = StrictBuffer(self.server_bounds.max_headers)  # which is empty still
         self._head_timer: asyncio.TimerHandle | None = None
+        self._reader_timer: asyncio.TimerHandle | None = None
+        self._unread_bytes = 0  # when the timer was set
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        # From the first byte that waits nothing more is written, so what waits grows less exactly as it is read.
+        transport.set_write_buffer_limits(high=0)
         # Whoever handles a request can end its connection at once, with whatever its client has not read.
         self.app_state = {**self.app_state, "abort": transport.abort}
         if len(self.connections) > self.server_bounds.max_connections:
@@ -85,7 +92,18 @@ class StrictProtocol(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_reader_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """What the transport calls when bytes begin to wait for their reader."""
+        super().pause_writing()
+        self._await_reader()
+
+    def resume_writing(self) -> None:
+        """What it calls when all of them have left."""
+        self._stop_reader_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -117,6 +135,21 @@ class StrictProtocol(H11Protocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _await_reader(self) -> None:
+        self._unread_bytes = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(self.server_bounds.send_stall_seconds, self._look_at_reader)
+
+    def _look_at_reader(self) -> None:
+        if self.transport.get_write_buffer_size() < self._unread_bytes:
+            self._await_reader()
+        else:
+            self.transport.abort()
+
+    def _stop_reader_timer(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
 
     def _refuse(self, status: int, message: str) -> None:
         """Answer what was never a request, and hang up; in no dialect, since it has no path."""

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import httpx2
 import pytest
@@ -225,6 +226,52 @@ def test_slow_reader_fills_no_memory_here(tmp_path):
         while served.provider.num_open:
             received += len(connection.recv(2**20))
         assert received > exchange_bytes / 2
+
+
+LARGE = [TextDelta("x" * 2**20) for _ in range(12)]  # more than the system's buffers of a connection hold
+ONE_BY_ONE = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+UNREAD = {
+    "whole": ONE_BY_ONE,
+    "whole, then closed": whole(HEAD),
+    "whole, another behind it": ONE_BY_ONE * 2,
+    "stream": whole(HEAD, json.dumps(STREAM).encode()),
+    "pages": b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n" * 400,
+}
+
+
+def unread(url: str, data: bytes, buffer_bytes: int = 4096) -> socket.socket:
+    """A connection whose client has asked and reads nothing."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
+    connection.connect(address(url))
+    connection.settimeout(0.1)
+    with suppress(TimeoutError):  # the server reads no further while its answers wait
+        connection.sendall(data)
+    return connection
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_client_that_reads_nothing_holds_its_connection_no_longer_than_the_limit(tmp_path, name):
+    bounds = Bounds(max_connections=1, send_stall_seconds=0.1, heartbeat_seconds=60)
+    served = Served(tmp_path, [*LARGE, Finish("stop", Usage(1, 12))], bounds=bounds)
+    with serving(served.app) as url, unread(url, UNREAD[name]):
+        assert talk(url, b"").startswith(b"HTTP/1.1 503 ")  # it is held
+        deadline = time.monotonic() + 10
+        while b" 200 " not in (reply := talk(url, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n", seconds=0.2)):
+            assert time.monotonic() < deadline, reply
+            time.sleep(0.02)
+        assert served.provider.num_open == 0
+
+
+def test_client_that_reads_slowly_gets_all_of_it(tmp_path):
+    served = Served(tmp_path, [*LARGE, Finish("stop", Usage(1, 12))], bounds=Bounds(send_stall_seconds=0.2))
+    with serving(served.app) as url, unread(url, whole(HEAD), 2**18) as connection:
+        began, received = time.monotonic(), 0
+        while part := connection.recv(2**18):
+            received += len(part)
+            time.sleep(0.01)
+        assert received > 12 * 2**20
+        assert time.monotonic() - began > 0.4  # twice the limit
 
 
 def test_address_open_to_others_needs_a_key_first(tmp_path):
