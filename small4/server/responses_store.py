@@ -2,6 +2,7 @@
 
 A response holds every item of its conversation. Items are shared between the responses of one conversation, so a long
 one costs little more than its last turn, and bytes are counted once. The least recently used response goes first.
+What one request takes from here is bounded like what it may send: a reference of a few bytes may stand for megabytes.
 Several threads may use a store at once, since large requests are parsed beside the event loop.
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from small4.errors import ConfigError, UnknownResponseError
+from small4.errors import ConfigError, FieldError, UnknownResponseError
 from small4.wire.call import Call
 from small4.wire.responses_items import kept_item
 from small4.wire.responses_parts import Item
@@ -28,15 +29,16 @@ class StoreConfig:
     max_responses: int = 4096
     max_bytes: int = 256 * 2**20  # of JSON
     max_age_seconds: float = 24 * 3600.0  # since a response was made or last gone on from
+    max_joined_bytes: int = 32 * 2**20  # that one request goes on from and refers to, an item counted every time
 
     def __post_init__(self) -> None:
-        if self.max_responses < 1 or self.max_bytes < 1 or self.max_age_seconds <= 0:
+        if min(self.max_responses, self.max_bytes, self.max_joined_bytes) < 1 or self.max_age_seconds <= 0:
             raise ConfigError("a store of responses needs room for one and time to keep it; raise its bounds")
 
 
 @dataclass(slots=True, eq=False)
-class _Kept:
-    """An item, and how many responses hold it."""
+class KeptItem:
+    """An item, its size as JSON, and how many responses hold it."""
 
     fields: Item
     num_bytes: int
@@ -48,7 +50,7 @@ class _Response:
     body: dict[str, Any]
     num_bytes: int
     num_input: int  # of the items: what was said before the response's own
-    items: tuple[_Kept, ...]
+    items: tuple[KeptItem, ...]
     used_at: float
 
 
@@ -58,8 +60,8 @@ class ResponsesStore:
     def __init__(self, config: StoreConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self._config, self._clock = config, clock
         self._responses: OrderedDict[tuple[str, str], _Response] = OrderedDict()  # the least recently used first
-        self._by_item: dict[tuple[str, str], _Kept] = {}
-        self._by_fields: dict[int, _Kept] = {}  # by identity: items of a thread come back as they were given out
+        self._by_item: dict[tuple[str, str], KeptItem] = {}
+        self._by_fields: dict[int, KeptItem] = {}  # by identity: items of a thread come back as they were given out
         self._lock = threading.Lock()
         self.num_bytes = 0
 
@@ -67,8 +69,8 @@ class ResponsesStore:
         return len(self._responses)
 
     def of(self, owner: str) -> "OwnResponses":
-        """What one caller's requests may go on from."""
-        return OwnResponses(self, owner)
+        """What one request of a caller may go on from."""
+        return OwnResponses(self, owner, self._config.max_joined_bytes)
 
     def keep(self, owner: str, call: Call, response: dict[str, Any]) -> None:
         """Keep a response that has ended, unless its call asked not to."""
@@ -77,9 +79,12 @@ class ResponsesStore:
         if not form.is_stored:
             return
         name = response["id"].removeprefix("resp_")
-        new = [kept_item(item, f"in_{name}_{number}") for number, item in enumerate(form.new_items)]
         num_bytes = _size(response)
         with self._lock:
+            new = [
+                item if id(item) in self._by_fields else kept_item(item, f"in_{name}_{number}")
+                for number, item in enumerate(form.new_items)
+            ]
             items = tuple(self._take(item) for item in (*form.past_items, *new, *response["output"]))
             fresh = sum(item.num_bytes for item in items if not item.num_holders)
             if num_bytes + fresh > self._config.max_bytes:
@@ -97,17 +102,16 @@ class ResponsesStore:
             found = self._find(owner, response_id)
             return [item.fields for item in found.items[: found.num_input]]
 
-    def thread(self, owner: str, response_id: str) -> Sequence[Item]:
+    def thread(self, owner: str, response_id: str) -> Sequence[KeptItem]:
         """All items up to the end of the response."""
         with self._lock:
-            return [item.fields for item in self._find(owner, response_id).items]
+            return self._find(owner, response_id).items
 
-    def item(self, owner: str, item_id: str) -> Item | None:
+    def item(self, owner: str, item_id: str) -> KeptItem | None:
         """The item of that id, if one is kept."""
         with self._lock:
             self._drop_old()
-            found = self._by_item.get((owner, item_id))
-            return None if found is None else found.fields
+            return self._by_item.get((owner, item_id))
 
     def delete(self, owner: str, response_id: str) -> None:
         """Forget a response; those that went on from it stay whole."""
@@ -134,10 +138,10 @@ class ResponsesStore:
         self._responses.move_to_end((owner, response_id))
         return found
 
-    def _take(self, fields: Item) -> _Kept:
-        return self._by_fields.get(id(fields)) or _Kept(fields, _size(fields))
+    def _take(self, fields: Item) -> KeptItem:
+        return self._by_fields.get(id(fields)) or KeptItem(fields, _size(fields))
 
-    def _hold(self, owner: str, item: _Kept) -> None:
+    def _hold(self, owner: str, item: KeptItem) -> None:
         item.num_holders += 1
         if item.num_holders > 1:
             return
@@ -147,7 +151,7 @@ class ResponsesStore:
         if isinstance(item_id, str):
             self._by_item[owner, item_id] = item
 
-    def _let_go(self, owner: str, item: _Kept) -> None:
+    def _let_go(self, owner: str, item: KeptItem) -> None:
         item.num_holders -= 1
         if item.num_holders:
             return
@@ -175,20 +179,31 @@ class ResponsesStore:
             self._drop(next(iter(self._responses)))
 
 
-@dataclass(frozen=True, slots=True)
 class OwnResponses:
-    """The `Past` of one caller."""
+    """The `Past` of one request: what its caller keeps, as far as `max_bytes` reach."""
 
-    store: ResponsesStore
-    owner: str
+    def __init__(self, store: ResponsesStore, owner: str, max_bytes: int) -> None:
+        self._store, self._owner, self._max_bytes = store, owner, max_bytes
+        self._num_bytes = 0
 
     def thread(self, response_id: str) -> Sequence[Item]:
         """All items up to the end of a response."""
-        return self.store.thread(self.owner, response_id)
+        return [self._join(item) for item in self._store.thread(self._owner, response_id)]
 
     def item(self, item_id: str) -> Item | None:
         """A kept item, if there is one of that id."""
-        return self.store.item(self.owner, item_id)
+        found = self._store.item(self._owner, item_id)
+        return None if found is None else self._join(found)
+
+    def _join(self, item: KeptItem) -> Item:
+        self._num_bytes += item.num_bytes
+        if self._num_bytes > self._max_bytes:
+            raise FieldError(
+                f"the kept items that this request goes on from or refers to have more than {self._max_bytes} bytes "
+                "together, the limit; refer to fewer, or send a shorter conversation",
+                "input",
+            )
+        return item.fields
 
 
 def _size(value: object) -> int:

@@ -76,6 +76,37 @@ def test_an_item_is_referred_to_by_its_id():
     assert [message.content for message in messages] == ["again", "answer 1", "one"]
 
 
+def test_what_a_request_refers_to_is_counted_every_time_and_bounded():
+    store = ResponsesStore(StoreConfig(max_joined_bytes=20_000))
+    respond(store, "1", input="x" * 1000)
+    reference = {"type": "item_reference", "id": "in_1_0"}
+    assert len(parse(store, input=[reference] * 15).request.messages) == 15
+    for references in ([reference] * 20, [{"id": "in_1_0"}] * 4000):
+        with pytest.raises(FieldError, match="20000 bytes together, the limit") as caught:
+            parse(store, input=references)
+        assert problem_of(caught.value).status == 400
+    assert parse(store, input=[reference] * 15)  # each request anew
+
+
+def test_what_a_request_goes_on_from_is_bounded_too():
+    store = ResponsesStore(StoreConfig(max_joined_bytes=20_000))
+    respond(store, "1", input="x" * 12_000)
+    respond(store, "2", input="y" * 12_000, previous_response_id="resp_1")
+    with pytest.raises(FieldError, match="the limit"):
+        parse(store, previous_response_id="resp_2")
+
+
+def test_an_item_that_is_referred_to_again_is_kept_once():
+    store = ResponsesStore(StoreConfig())
+    respond(store, "1", input="x" * 10_000)
+    respond(store, "2", input=[{"type": "item_reference", "id": "in_1_0"}] * 100)
+    assert store.num_bytes < 10_000 + 5000
+    store.delete(ANNA, "resp_1")
+    assert len(parse(store, previous_response_id="resp_2").request.messages) > 100
+    store.delete(ANNA, "resp_2")
+    assert (store.num_bytes, store.item(ANNA, "in_1_0")) == (0, None)
+
+
 @pytest.mark.parametrize("use", ["response", "thread", "input_items", "delete"])
 def test_what_another_caller_keeps_is_as_unknown_as_what_nobody_keeps(use):
     store = ResponsesStore(StoreConfig())
