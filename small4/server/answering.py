@@ -1,6 +1,6 @@
 """Runs one call and sends its answer: whole, or event by event while it comes.
 
-    work      takes a place, reads the provider's events, and waits while the client's buffer is full
+    work      takes a place, fetches images, reads the provider's events, and waits while the client's buffer is full
     watch     ends the work when its client leaves or reads nothing, or the server stops; breaks long silences
 
 The status is sent with the first event, so that whatever is wrong with a request is told by a status of its own; but
@@ -22,6 +22,7 @@ from small4.server.body import ClientGone
 from small4.server.bounds import Bounds
 from small4.server.drain import STOPPING, Drain
 from small4.server.exchange import Exchange, exchange_of
+from small4.server.links import Fetch, with_images
 from small4.server.meter import Meter
 from small4.server.outlet import Outlet
 from small4.server.refusal import problem_and_status
@@ -35,6 +36,7 @@ class Job:
 
     provider: Provider
     request: ChatRequest
+    fetch: Fetch  # of its links
     caller: Caller
     key_id: str
 
@@ -63,14 +65,16 @@ class Answering:
         if self.drain.is_draining:
             raise BusyError(STOPPING)
         async with self.admission.place(self.job.key_id, self.job.caller.priority):
+            # What arrives here waits in no line, and a link that cannot be had is still told by a status of its own.
+            request = await with_images(self.job.request, self.job.fetch)
             self.outlet.may_begin = True
-            meter = Meter(self.job.request.num_answers, exchange)
-            stream = self.job.provider.stream(self.job.request, self.job.caller)
+            meter = Meter(request.num_answers, exchange)
+            stream = self.job.provider.stream(request, self.job.caller)
             try:
                 await self._pump(stream, meter)
             except BaseException:
                 if meter.is_open:
-                    await self._estimate(meter)
+                    await self._estimate(request, meter)
                 raise
             await self.outlet.finish()
 
@@ -85,10 +89,10 @@ class Answering:
                     await asyncio.sleep(0)
         meter.check_ended()
 
-    async def _estimate(self, meter: Meter) -> None:
+    async def _estimate(self, request: ChatRequest, meter: Meter) -> None:
         """What was used by answers that nobody will hear the end of: the provider tells only at their end."""
         with suppress(Exception):
-            meter.estimate(await self.job.provider.count_tokens(self.job.request))
+            meter.estimate(await self.job.provider.count_tokens(request))
 
     async def _watched(self, work: Awaitable[None], receive: Receive) -> None:
         """Run the work to its end; raises `ClientGone` if nobody is left to hear it, or what the work raises."""

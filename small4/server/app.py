@@ -117,4 +117,5 @@ async def _lifetime(service: Service, batches: Batches) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await measuring
         service.parsers.shutdown(wait=False)
+        service.fetcher.close()
         service.log.close()

@@ -18,7 +18,7 @@ MIN_VALUE_BYTES = 2  # "1," is the shortest way to write one more value
 
 
 class Bodies:
-    """What all bodies together may hold; each gives back its share when its request has been answered."""
+    """What all requests together may hold: bodies, and images fetched for them; each gives its share back."""
 
     def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self.bounds, self.clock = bounds, clock
@@ -28,7 +28,7 @@ class Bodies:
         """The whole body; raises as soon as it is too large, too slow, or too much beside the others."""
         held = []
         async for part in self.parts(scope, receive, self.bounds.max_body_bytes):
-            self._hold(scope, len(part))
+            self.hold(scope, len(part))
             held.append(part)
         return b"".join(held)
 
@@ -52,10 +52,11 @@ class Bodies:
             self._check_rate(size, self.clock() - began)
 
     def release(self, scope: Scope) -> None:
-        """Give back what the body of this request held."""
+        """Give back what this request held."""
         self.held_bytes -= scope.pop("small4.held_bytes", 0)
 
-    def _hold(self, scope: Scope, size: int) -> None:
+    def hold(self, scope: Scope, size: int) -> None:
+        """Count bytes that a request brings or has fetched for it; raises where there is no room for them."""
         if self.held_bytes + size > self.bounds.max_held_body_bytes:
             raise BusyError("too many large requests at once; send this one again in a moment")
         self.held_bytes += size

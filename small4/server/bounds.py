@@ -23,7 +23,7 @@ class Bounds:
     max_connections: int = 4096
 
     max_body_bytes: int = 32 * MIB  # of one request, counted while it arrives
-    max_held_body_bytes: int = 512 * MIB  # of all requests that are being answered
+    max_held_body_bytes: int = 512 * MIB  # of all requests, images fetched for them included
     body_idle_seconds: float = 15.0  # without a byte of the body
     body_seconds: float = 60.0  # after which the body must have come at the least rate on average
     min_body_bytes_per_second: int = KIB

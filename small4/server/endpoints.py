@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TypeVar
 
 from starlette.requests import Request
@@ -80,7 +81,7 @@ class Endpoints:
         call = await self.off_loop(len(body), dialect.parse, body, asked)
         offer = self.service.models.find(call.model)
         call = suited(call, offer)
-        job = await self._job(request, call, offer)
+        job = self._job(request, call, offer)
         writer = dialect.writer(call, Head(secrets.token_hex(12), int(time.time()), offer.id), asked)
         outlet = Outlet(writer, _headers(call), framing if call.is_stream else None)
         keep = dialect.keep
@@ -97,19 +98,19 @@ class Endpoints:
         call = await self.off_loop(len(body), dialect.parse_count, body, asked)
         exchange_of(request.scope).operation = "count_tokens"
         offer = self.service.models.find(call.model)
-        job = await self._job(request, suited(call, offer), offer)
+        job = self._job(request, suited(call, offer), offer)
         async with self.service.admission.place(job.key_id):
-            num_tokens = await job.provider.count_tokens(job.request)
+            num_tokens = await job.provider.count_tokens(await with_images(job.request, job.fetch))
         return json_response(dialect.format_count(num_tokens))
 
-    async def _job(self, request: Request, call: Call, offer: Offer) -> Job:
+    def _job(self, request: Request, call: Call, offer: Offer) -> Job:
         identity: Identity = request.scope["identity"]
-        chat = await with_images(call.request, self.service.fetch)
+        fetch = partial(self.service.fetcher.fetch, hold=partial(self.service.bodies.hold, request.scope))
         caller = Caller(name=identity.id, salt=identity.salt.encode(), priority=priority_of(request.scope))
         exchange = exchange_of(request.scope)
-        exchange.model, exchange.effort = offer.id, chat.effort
-        exchange.num_messages, exchange.is_stream = len(chat.messages), call.is_stream
-        return Job(provider=offer.provider, request=chat, caller=caller, key_id=identity.id)
+        exchange.model, exchange.effort = offer.id, call.request.effort
+        exchange.num_messages, exchange.is_stream = len(call.request.messages), call.is_stream
+        return Job(provider=offer.provider, request=call.request, fetch=fetch, caller=caller, key_id=identity.id)
 
     async def _once(self, request: Request, body: bytes, response: ASGIApp) -> ASGIApp:
         """The response; with an `Idempotency-Key`, one that is given once and then repeated."""

@@ -16,7 +16,9 @@ import ipaddress
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import httpx2
 
@@ -24,6 +26,9 @@ from small4.errors import FieldError, ImageError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]  # host and port to numeric addresses
+Hold = Callable[[int], None]  # counts bytes that have come; raises where there is no room for them
+
+NUM_RESOLVERS = 4  # threads
 
 _URL = re.compile(r"(https?)://([^/?#]*)([^#]*)(?:#.*)?", re.IGNORECASE)
 _PRINTABLE = re.compile(r"[\x21-\x5B\x5D-\x7E]+")  # ASCII without blanks and backslash
@@ -76,10 +81,26 @@ class Target:
         return _PORTS[self.scheme]
 
 
-async def system_resolve(host: str, port: int) -> Sequence[str]:
-    """Every address of a host, as the system resolves it."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found]
+class Fetcher:
+    """What one server fetches with. A look-up that hangs cannot be ended, so look-ups have threads of their own."""
+
+    def __init__(self, config: FetchConfig) -> None:
+        self.config = config
+        self._threads = ThreadPoolExecutor(NUM_RESOLVERS, "small4 resolver")
+
+    async def fetch(self, url: str, hold: Hold) -> bytes:
+        """See `fetch`."""
+        return await fetch(url, self.config, resolve=self.resolve, hold=hold)
+
+    async def resolve(self, host: str, port: int) -> Sequence[str]:
+        """Every address of a host, as the system resolves it."""
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
+        return [str(entry[4][0]) for entry in found]
+
+    def close(self) -> None:
+        """Wait for no look-up any more."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 def is_public(address: Address) -> bool:
@@ -93,16 +114,16 @@ async def fetch(
     url: str,
     config: FetchConfig,
     *,
-    resolve: Resolve = system_resolve,
+    resolve: Resolve,
+    hold: Hold = lambda num_bytes: None,
     may_reach: Callable[[Address], bool] = is_public,
-    transport: httpx2.AsyncBaseTransport | None = None,
 ) -> bytes:
     """The bytes behind a URL. Raises `FieldError` where it is not allowed, `ImageError` where it cannot be had."""
     target = check_url(url, config)
     try:
         async with asyncio.timeout(config.timeout_seconds):
             address = await _checked_address(target, resolve, may_reach)
-            return await _get(target, address, config, transport)
+            return await _get(target, address, config, hold)
     except TimeoutError:
         raise ImageError(f"the image's host took longer than {config.timeout_seconds:g} seconds, the limit") from None
     except (httpx2.HTTPError, OSError):
@@ -173,13 +194,11 @@ async def _checked_address(target: Target, resolve: Resolve, may_reach: Callable
     return addresses[0]
 
 
-async def _get(
-    target: Target, address: Address, config: FetchConfig, transport: httpx2.AsyncBaseTransport | None
-) -> bytes:
+async def _get(target: Target, address: Address, config: FetchConfig, hold: Hold) -> bytes:
     numeric = f"[{address}]" if address.version == 6 else str(address)
     authority = f"[{target.host}]" if ":" in target.host else target.host
     async with (
-        httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=None) as client,
+        httpx2.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,
         client.stream(
             "GET",
             httpx2.URL(f"{target.scheme}://{numeric}{target.path}"),
@@ -187,10 +206,10 @@ async def _get(
             extensions={"sni_hostname": target.host},
         ) as response,
     ):
-        return await _read(response, config)
+        return await _read(response, config, hold)
 
 
-async def _read(response: httpx2.Response, config: FetchConfig) -> bytes:
+async def _read(response: httpx2.Response, config: FetchConfig, hold: Hold) -> bytes:
     if response.status_code != 200:
         raise ImageError(f"the image's host answered {response.status_code}; redirects are not followed")
     if response.headers.get("content-encoding", "identity") != "identity":
@@ -201,6 +220,7 @@ async def _read(response: httpx2.Response, config: FetchConfig) -> bytes:
         raise too_large
     data = bytearray()
     async for piece in response.aiter_raw():
+        hold(len(piece))
         data += piece
         if len(data) > config.max_bytes:
             raise too_large

@@ -71,7 +71,7 @@ METRICS = {
     ),
     "running": Metric("gauge", "small4_requests_running", None, "Requests that are being answered"),
     "queued": Metric("gauge", "small4_requests_queued", None, "Requests that wait for their turn"),
-    "held_body_bytes": Metric("gauge", "small4_body_bytes_held", None, "Bodies of requests that are being answered"),
+    "held_body_bytes": Metric("gauge", "small4_body_bytes_held", None, "Bodies and fetched images of all requests"),
     "kept_answers": Metric("gauge", "small4_kept_answers", None, "Answers kept for their Idempotency-Key"),
     "left": Metric("counter", "small4_clients_left_total", None, "Answers whose client left before their end"),
     "loop_lag": Metric(

@@ -10,7 +10,7 @@ from small4.server.bounds import Bounds
 from small4.server.dialects import Dialects
 from small4.server.door import Access
 from small4.server.drain import Drain
-from small4.server.fetch import FetchConfig
+from small4.server.fetch import FetchConfig, Fetcher
 from small4.server.idempotency import KeptAnswers
 from small4.server.keys import KeyStore
 from small4.server.log import Log
@@ -38,6 +38,7 @@ class Service:
         self.dialects = Dialects(self.store.secret())
         self.admission = Admission(self.bounds)
         self.bodies = Bodies(self.bounds)
+        self.fetcher = Fetcher(self.fetch)
         self.kept = KeptAnswers(self.bounds)
         self.parsers = ThreadPoolExecutor(NUM_PARSERS, "small4 parser")
         self.metrics.watch("running", lambda: self.admission.num_running)
