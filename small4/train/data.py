@@ -5,7 +5,6 @@ effort none it holds several short turns, so that template tokens do not drown t
 carry loss.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -17,22 +16,14 @@ from small4.chat import Effort, Message, TextPart, ThinkPart
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render_training
 from small4.train.presets import TrainConfig
-from small4.train.tasks.arithmetic import sample_chain, sample_product, sample_sum
 from small4.train.tasks.problem import Problem
-from small4.train.tasks.talk import sample_talk
+from small4.train.tasks.skills import SKILLS
+from small4.train.tasks.source import Source
 
 NANO_TEKKEN = Path(__file__).parent.parent / "nano" / "tekken.json"
 MAX_NONE_TURNS = 6
 
 _SYSTEMS = ("You are a helpful assistant.", "You are nano.", "Answer with a number.", "Be brief.", "You do sums.")
-
-SAMPLERS: dict[str, Callable[[Random], Problem]] = {
-    **{f"sum{n}": lambda rng, n=n: sample_sum(rng, n) for n in range(2, 7)},  # type: ignore[misc]
-    **{f"chain{n}": lambda rng, n=n: sample_chain(rng, n) for n in range(2, 5)},  # type: ignore[misc]
-    "product2x1": lambda rng: sample_product(rng, 1),
-    "product2x2": lambda rng: sample_product(rng, 2),
-    "talk": sample_talk,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +59,10 @@ def conversation(config: TrainConfig, rng: Random, effort: Effort) -> tuple[Mess
 
 def sample_problem(mix: dict[str, float], rng: Random, held_out: bool = False) -> Problem:
     """A problem of the mix, on the asked side of the split. Talk has no split: its questions are few."""
+    source = Source(rng, held_out)
     while True:
         skill = rng.choices(list(mix), list(mix.values()))[0]
-        problem = SAMPLERS[skill](rng)
+        problem = SKILLS[skill](source)
         if skill == "talk" or problem.is_held_out() == held_out:
             return problem
 

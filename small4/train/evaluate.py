@@ -12,8 +12,9 @@ from small4.errors import ConfigError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render
-from small4.train.data import SAMPLERS, sample_problem
+from small4.train.data import sample_problem
 from small4.train.tasks.problem import Problem
+from small4.train.tasks.skills import SKILLS
 
 SUITES = ("sum2", "sum3", "sum4", "sum5", "sum6", "chain2", "chain3", "chain4", "product2x1", "product2x2", "talk")
 MAX_ANSWER_TOKENS = 320  # a six-operand thought takes 215
@@ -65,7 +66,7 @@ def evaluate(
 
 def check_suites(suites: Sequence[str], n: int) -> None:
     """Refuse what cannot be asked; a training calls this first, since its evaluation comes an hour later."""
-    unknown = [suite for suite in suites if suite not in SAMPLERS]
+    unknown = [suite for suite in suites if suite not in SKILLS]
     if unknown:
         raise ConfigError(f"unknown suite {', '.join(map(repr, unknown))}; there are {', '.join(SUITES)}")
     if n < 1:

@@ -5,29 +5,31 @@ from random import Random
 
 import pytest
 
-from small4.train.data import SAMPLERS, sample_problem
+from small4.train.data import sample_problem
 from small4.train.tasks.arithmetic import chain_problem, product_problem, sample_chain, sample_sum, sum_problem
 from small4.train.tasks.problem import Problem, is_held_out
+from small4.train.tasks.skills import ARITHMETIC
+from small4.train.tasks.source import Source
 
 EQUATION = re.compile(r"(\d+(?:[-+*]\d+)+)=(\d+)")
 
 
-@pytest.mark.parametrize("skill", [name for name in SAMPLERS if name != "talk"])
+@pytest.mark.parametrize("skill", list(ARITHMETIC))
 def test_every_equation_in_a_thought_holds(skill: str) -> None:
     rng = Random(1)
     for _ in range(300):
-        problem = SAMPLERS[skill](rng)
+        problem = ARITHMETIC[skill](Source(rng))
         equations = EQUATION.findall(problem.thought)
         assert equations
         for left, right in equations:
             assert _value(left) == int(right), problem.thought
 
 
-@pytest.mark.parametrize("skill", [name for name in SAMPLERS if name != "talk"])
+@pytest.mark.parametrize("skill", list(ARITHMETIC))
 def test_a_thought_ends_in_the_answer(skill: str) -> None:
     rng = Random(2)
     for _ in range(300):
-        problem = SAMPLERS[skill](rng)
+        problem = ARITHMETIC[skill](Source(rng))
         last = int(re.findall(r"so (\d+)", problem.thought)[-1])
         assert (-last if problem.thought.endswith("minus") else last) == int(problem.answer)
 

@@ -99,12 +99,13 @@ def product_problem(a: int, b: int, rng: Random) -> Problem:
 def _running_total(signs: Sequence[str], numbers: Sequence[int]) -> str:
     total, lines = numbers[0], []
     for sign, number in zip(signs[1:], numbers[1:], strict=True):
-        lines.append(_add(total, number) if sign == "+" else _subtract(total, number))
+        lines.append(add_columns(total, number) if sign == "+" else subtract_columns(total, number))
         total = total + number if sign == "+" else total - number
     return "\n".join(lines)
 
 
-def _add(a: int, b: int) -> str:
+def add_columns(a: int, b: int) -> str:
+    """One line: a plus b, column by column from the right."""
     columns, carry = [], 0
     for x, y in zip(f"{a:03}"[::-1], f"{b:03}"[::-1], strict=True):
         column = int(x) + int(y) + carry
@@ -113,7 +114,8 @@ def _add(a: int, b: int) -> str:
     return f"{a:03}+{b:03}: {' '.join(columns)} so {a + b:03}"
 
 
-def _subtract(a: int, b: int) -> str:
+def subtract_columns(a: int, b: int) -> str:
+    """One line: a minus b, which is not below zero, column by column."""
     columns, borrow = [], 0
     for x, y in zip(f"{a:03}"[::-1], f"{b:03}"[::-1], strict=True):
         top = int(x) + (10 if int(x) - int(y) - borrow < 0 else 0)
