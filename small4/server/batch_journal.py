@@ -5,7 +5,8 @@
     INDEX answered|failed CRC32 LINE   it has its line of output, for good
 
 The journal alone says what has been done: a line without an end in it is asked again after a restart, one that has its
-end never is. A last entry that was cut, or that a loss of power garbled, is dropped with all behind it.
+end never is. A last entry that was cut, or that a loss of power garbled, is dropped with all behind it. So is what was
+written of an entry for which the disk had no room: it counts once it is whole, and the next one takes its place.
 """
 
 import zlib
@@ -34,6 +35,7 @@ class Journal:
         self.counts: Counter[str] = Counter()  # lines by outcome
         self._path = path
         self._stream: BinaryIO | None = None
+        self._has_torn_end = False
         self.num_bytes = 0
         if path.exists():
             with path.open("r+b") as entries:
@@ -42,19 +44,20 @@ class Journal:
 
     def begin(self, index: int) -> None:
         """A line is asked."""
-        self.num_begun[index] += 1
         self._append(b"%d begun\n" % index)
+        self.num_begun[index] += 1
 
     def leave(self, index: int) -> None:
         """It was not to blame that this got no answer."""
-        self.num_begun[index] -= 1
         self._append(b"%d left\n" % index)
+        self.num_begun[index] -= 1
 
     def end(self, index: int, outcome: Outcome, line: bytes) -> None:
         """A line has its output, which holds no end of line."""
         head = _head(index, outcome.encode(), line)
-        self._note(index, _End(outcome, self.num_bytes + len(head), len(line)))
+        end = _End(outcome, self.num_bytes + len(head), len(line))
         self._append(head + line + b"\n")
+        self._note(index, end)
 
     def lines(self, outcome: Outcome) -> Iterator[bytes]:
         """All output of one outcome, in the order of the input."""
@@ -75,7 +78,13 @@ class Journal:
     def _append(self, entry: bytes) -> None:
         if self._stream is None:
             self._stream = append_private(self._path)
-        self._stream.write(entry)
+        if self._has_torn_end:
+            self._stream.truncate(self.num_bytes)
+        self._has_torn_end = True  # until all is written
+        left = memoryview(entry)
+        while left:
+            left = left[self._stream.write(left) :]
+        self._has_torn_end = False
         self.num_bytes += len(entry)
 
     def _replay_all(self, entries: BinaryIO) -> None:

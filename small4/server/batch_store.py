@@ -66,8 +66,8 @@ class BatchStore:
             raise RateLimitError(
                 f"{limit} batches are kept for this key, the limit; come again later", FULL_RETRY_SECONDS
             )
-        self._batches[stored.batch.id] = stored
         self.save(stored)
+        self._batches[stored.batch.id] = stored
 
     def save(self, stored: StoredBatch) -> None:
         """Put what is known of it on the disk; what happens to its lines stands in its journal."""

@@ -1,8 +1,9 @@
 """Batches: files of requests that are answered beside live traffic, whenever there is room, and after a restart too.
 
 Each key has one batch worked on at a time, its oldest; the lines of all of them share a few places. What has been done
-stands in the batch's journal, and nowhere else. Of several servers of a state directory one works on its batches: that
-which holds its lock.
+stands in the batch's journal, and nowhere else; while the disk takes nothing, a batch waits with what it has.
+
+Of several servers of a state directory one works on its batches: that which holds its lock.
 """
 
 import asyncio
@@ -14,6 +15,9 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec
+
+from msgspec import structs
 
 from small4.errors import AuthenticationError, BusyError, ConflictError, FieldError, Small4Error
 from small4.server.batch_answer import LineAnswer
@@ -39,6 +43,8 @@ from small4.wire.openai_batch import (
 )
 
 TIDY_SECONDS = 600.0  # between two looks for what has expired
+
+P = ParamSpec("P")
 
 Answer = Callable[[Identity, Endpoint, bytes], Awaitable[LineAnswer]]
 
@@ -157,20 +163,37 @@ class Batches:
 
     async def _work(self, owner: str) -> None:
         while stored := next((found for found in self.store.own(owner) if not found.has_ended), None):
-            try:
-                is_over = await self._run(stored)
-            except Exception as error:
-                self._fail(stored, error)
-                continue
-            if not is_over:
+            if not await self._see_through(stored):
                 return  # the server stops; the next one goes on
 
+    async def _see_through(self, stored: StoredBatch) -> bool:
+        """Work on a batch until it has ended, or the server stops; while the disk fails, again and again."""
+        waits = pauses(self._bounds)
+        while True:
+            try:
+                return await self._run(stored)
+            except OSError as error:  # what was answered stands in the journal
+                self._log.fault(stored.batch.id, error)
+            await asyncio.sleep(next(waits))
+
     async def _run(self, stored: StoredBatch) -> bool:
-        """Work on a batch until it has ended, or the server stops."""
+        """Work on a batch until it has ended, failed, or the server stops."""
+        try:
+            return await self._go_on(stored)
+        except Exception as error:
+            cause = _cause(error)
+            if isinstance(cause, OSError):
+                raise cause from None
+            await self._fail(stored, cause)
+            return True
+
+    async def _go_on(self, stored: StoredBatch) -> bool:
         batch = stored.batch
         if batch.status == "cancelling" and not self.store.journal(batch.id).exists():
             self._end(stored, "cancelled")
             return True
+        if not self.files.path(batch.input_file_id).exists():
+            raise FieldError("the file of this batch is gone", "input_file_id")
         lines = await asyncio.to_thread(BatchLines, self.files.path(batch.input_file_id), batch.endpoint, self._bounds)
         journal = await asyncio.to_thread(Journal, self.store.journal(batch.id))
         try:
@@ -223,36 +246,48 @@ class Batches:
         try:
             custom_id, body = await asyncio.to_thread(run.lines.request, index)
         except Small4Error as error:
-            run.fail(index, await asyncio.to_thread(run.lines.custom_id, index), "invalid_request", str(error))
-            return
+            custom = await asyncio.to_thread(run.lines.custom_id, index)
+            return await self._noted(run, run.fail, index, custom, "invalid_request", str(error))
         if run.journal.num_bytes > self._bounds.max_batch_answers_bytes:
             limit = self._bounds.max_batch_answers_bytes
-            run.fail(index, custom_id, "too_large", f"the answers of this batch have {limit} bytes already, the limit")
-            return
+            message = f"the answers of this batch have {limit} bytes already, the limit"
+            return await self._noted(run, run.fail, index, custom_id, "too_large", message)
         answer = await self._asked(run, index, body)
         if answer is not None:
-            run.end(index, custom_id, answer)
+            await self._noted(run, run.end, index, custom_id, answer)
         elif not self._drain.is_draining:
             message = f"the server ended {run.journal.num_begun[index]} times while it answered this line"
-            run.fail(index, custom_id, "server_error", message)
+            await self._noted(run, run.fail, index, custom_id, "server_error", message)
 
     async def _asked(self, run: "_Run", index: int, body: bytes) -> LineAnswer | None:
         """The answer to a line, asked again while it is our capacity that lacks; None: it has none, or not now."""
         answer = None
         while run.journal.num_begun[index] < self._bounds.max_batch_attempts:
-            run.journal.begin(index)
+            await self._noted(run, run.journal.begin, index)
             try:
                 answer = await self._answer(self._caller(run.owner), run.batch.endpoint, body)
             except BaseException:
-                run.journal.leave(index)
+                with suppress(OSError):
+                    run.journal.leave(index)
                 raise
             if not answer.may_be_asked_again:
                 return answer
             if self._drain.is_draining:
-                run.journal.leave(index)
+                with suppress(OSError):
+                    run.journal.leave(index)
                 return None
             await asyncio.sleep(self._bounds.batch_retry_seconds * 2 ** (run.journal.num_begun[index] - 1))
         return answer
+
+    async def _noted(self, run: "_Run", note: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
+        """Have something written into the journal, as often as the disk takes it not."""
+        waits = pauses(self._bounds)
+        while True:
+            try:
+                return note(*what, **named)
+            except OSError as error:
+                self._log.fault(run.batch.id, error)
+            await asyncio.sleep(next(waits))
 
     def _caller(self, owner: str) -> Identity:
         """Whoever the batch is of, as long as their key opens it."""
@@ -269,22 +304,24 @@ class Batches:
             self.store.save(stored)
         if ending == "expired":
             await asyncio.to_thread(run.expire)
-        seconds = stored.output_seconds
-        if await self.files.write(run.owner, stored.output_id, run.journal.lines("answered"), seconds):
-            batch.output_file_id = stored.output_id
-        if await self.files.write(run.owner, stored.error_id, run.journal.lines("failed"), seconds):
-            batch.error_file_id = stored.error_id
+        await self._write_output(stored, run.journal)
         self._end(stored, ending)
 
-    def _end(self, stored: StoredBatch, ending: Ending) -> None:
-        stored.batch.status = ending
-        setattr(stored.batch, f"{ending}_at", int(self._clock()))
-        self.store.save(stored)
-        self.store.journal(stored.batch.id).unlink(missing_ok=True)
+    async def _write_output(self, stored: StoredBatch, journal: Journal) -> None:
+        batch, seconds = stored.batch, stored.output_seconds
+        if await self.files.write(stored.owner, stored.output_id, journal.lines("answered"), seconds):
+            batch.output_file_id = stored.output_id
+        if await self.files.write(stored.owner, stored.error_id, journal.lines("failed"), seconds):
+            batch.error_file_id = stored.error_id
 
-    def _fail(self, stored: StoredBatch, error: Exception) -> None:
+    def _end(self, stored: StoredBatch, ending: Ending) -> None:
+        ended = structs.replace(stored.batch, status=ending, **{f"{ending}_at": int(self._clock())})
+        self.store.save(structs.replace(stored, batch=ended))
+        stored.batch = ended
+        self.store.journal(ended.id).unlink(missing_ok=True)
+
+    async def _fail(self, stored: StoredBatch, cause: Exception) -> None:
         """End a batch that cannot be worked on: its file is none, its key was closed, or the fault is ours."""
-        cause = _cause(error)
         if isinstance(cause, Small4Error):
             found = BatchError(
                 "invalid_api_key" if isinstance(cause, AuthenticationError) else "invalid_file", str(cause)
@@ -293,8 +330,9 @@ class Batches:
             self._log.fault(stored.batch.id, cause)
             found = BatchError("server_error", "the server could not go on with this batch; its log has the reason")
         stored.batch.errors = BatchErrors([found])
-        with suppress(OSError):  # where even this cannot be written, the next server tries again
-            self._end(stored, "failed")
+        journal = await asyncio.to_thread(Journal, self.store.journal(stored.batch.id))
+        await self._write_output(stored, journal)
+        self._end(stored, "failed")
 
 
 class _Run:
@@ -302,7 +340,11 @@ class _Run:
 
     def __init__(self, stored: StoredBatch, lines: BatchLines, journal: Journal) -> None:
         self.stored, self.lines, self.journal = stored, lines, journal
-        self.owner, self.batch = stored.owner, stored.batch
+        self.owner = stored.owner
+
+    @property
+    def batch(self) -> BatchObject:
+        return self.stored.batch
 
     @property
     def is_done(self) -> bool:
@@ -331,6 +373,14 @@ class _Run:
         """Say how far it is."""
         counts = self.journal.counts
         self.batch.request_counts = RequestCounts(len(self.lines), counts["answered"], counts["failed"])
+
+
+def pauses(bounds: Bounds) -> Iterator[float]:
+    """Seconds to wait before each attempt after the first."""
+    pause = bounds.batch_retry_seconds
+    while True:
+        yield min(pause, bounds.max_batch_retry_seconds)
+        pause = min(2 * pause, bounds.max_batch_retry_seconds)
 
 
 def _locked(path: Path) -> int:

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,10 +32,9 @@ class Unfinished:
 
     def discard(self) -> None:
         """Remove it, unless it was finished."""
-        try:
+        with suppress(OSError):  # the disk is full, and what is left to write is not wanted
             self.stream.close()
-        finally:
-            self._temporary.unlink(missing_ok=True)
+        self._temporary.unlink(missing_ok=True)
 
 
 def write_private(path: Path, data: bytes) -> None:

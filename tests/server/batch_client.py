@@ -2,7 +2,9 @@
 
 import asyncio
 import json
-from contextlib import asynccontextmanager
+import resource
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from small4.chat import Finish, TextDelta, Usage
@@ -104,3 +106,14 @@ async def serving(directory: Path, *scripts, **options):
 
 def echoing(directory: Path, **bounds):
     return serving(directory, provider=Echo(), bounds=Bounds(**QUICK, **bounds))
+
+
+@contextmanager
+def no_file_longer_than(num_bytes: int) -> Iterator[None]:
+    """As a full disk has it: what is written of a file beyond that is written in part, and then not at all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

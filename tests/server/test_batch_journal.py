@@ -8,6 +8,7 @@ from small4.errors import FieldError, TooLargeError
 from small4.server.batch_journal import Journal
 from small4.server.batch_lines import BatchLines
 from small4.server.bounds import Bounds
+from tests.server.batch_client import no_file_longer_than
 
 LINES = [b'{"a": 1}', b'{"text": "two words"}', b"{}"]
 
@@ -62,6 +63,26 @@ def test_entry_with_any_byte_changed_is_never_another_line(tmp_path):
         path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         journal = Journal(path)
         assert {*journal.lines("answered"), *journal.lines("failed")} <= good
+
+
+@pytest.mark.parametrize("room", range(0, 60, 7))
+def test_entry_without_room_counts_for_nothing_and_the_next_takes_its_place(tmp_path, room):
+    path = tmp_path / "journal"
+    num_bytes = len(written(path))
+    journal = Journal(path)
+    with no_file_longer_than(num_bytes + room):
+        for _ in range(2):
+            with pytest.raises(OSError, match="too large"):
+                journal.end(5, "answered", b'"' + b"x" * 50 + b'"')
+    assert (5 in journal.ends, journal.num_bytes) == (False, num_bytes)
+    cut = Journal(path)  # as after a crash
+    assert 5 not in cut.ends
+    journal.begin(9)
+    journal.end(5, "answered", b'"there"')
+    journal.close()
+    again = Journal(path)
+    assert (again.num_begun[9], list(again.lines("answered"))[-1]) == (1, b'"there"\n')
+    assert again.num_bytes == path.stat().st_size == journal.num_bytes
 
 
 def lines_of(tmp_path, data: bytes, **bounds) -> BatchLines:

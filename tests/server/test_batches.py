@@ -17,6 +17,7 @@ from tests.server.batch_client import (
     echoing,
     ended,
     line,
+    no_file_longer_than,
     num_answered,
     serving,
     upload,
@@ -235,6 +236,65 @@ def test_lack_of_room_is_waited_for_and_not_the_line_s_fault(tmp_path):
             )
             (bad,) = await content(served.client, batch["error_file_id"])
             assert (bad["response"]["status_code"], len(served.provider.requests)) == (503, 5)
+
+    asyncio.run(check())
+
+
+def test_batch_waits_for_room_on_the_disk_with_what_it_has(tmp_path):
+    async def check():
+        async with echoing(tmp_path, max_batch_concurrent=1, max_batch_attempts=1) as served:
+            file_id = await upload(served.client, line("a"), line("b"), line("c", "wait " + "c" * 500), line("d"))
+            batch_id = (await create(served.client, file_id)).json["id"]
+            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 2)
+            journal = served.app.state.batches.store.journal(batch_id)
+            with no_file_longer_than(journal.stat().st_size + 100):
+                served.provider.may_go.set()
+                await holds(lambda: served.lines.getvalue().count('"fault"') > 2)
+            batch = await ended(served.client, batch_id)
+            good = await content(served.client, batch["output_file_id"])
+        assert (batch["status"], [entry["custom_id"] for entry in good]) == ("completed", ["a", "b", "c", "d"])
+        assert len(served.provider.asked) == 4
+
+    asyncio.run(check())
+
+
+def test_batch_whose_output_cannot_be_written_waits_until_it_can(tmp_path):
+    async def check():
+        async with echoing(tmp_path, max_batch_concurrent=1) as served:
+            file_id = await upload(served.client, line("a", "a" * 1000), line("b", "wait"))
+            batch_id = (await create(served.client, file_id)).json["id"]
+            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 1)
+            batches = served.app.state.batches
+            obstacle = batches.files.path(batches.store.find("local", batch_id).output_id)
+            obstacle.mkdir()
+            served.provider.may_go.set()
+            await holds(lambda: served.lines.getvalue().count('"fault"') > 2)
+            obstacle.rmdir()
+            batch = await ended(served.client, batch_id)
+            assert (batch["status"], len(await content(served.client, batch["output_file_id"]))) == ("completed", 2)
+
+    asyncio.run(check())
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a bug"), KeyError("another")])
+def test_batch_that_fails_late_keeps_what_was_answered(tmp_path, fault):
+    async def check():
+        async with echoing(tmp_path, max_batch_concurrent=1) as served:
+            file_id = await upload(served.client, line("a"), b"{", line("b", "wait"), line("c"))
+            batch_id = (await create(served.client, file_id)).json["id"]
+            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 1)
+
+            def identify(key_id):
+                raise fault
+
+            served.app.state.batches._identify = identify
+            served.provider.may_go.set()
+            batch = await ended(served.client, batch_id)
+            good = await content(served.client, batch["output_file_id"])
+            bad = await content(served.client, batch["error_file_id"])
+        assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "server_error")
+        assert ([entry["custom_id"] for entry in good], len(bad)) == (["a", "b"], 1)
+        assert batch["request_counts"] == {"total": 4, "completed": 2, "failed": 1}
 
     asyncio.run(check())
 
