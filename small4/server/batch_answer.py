@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
+from small4.errors import EngineStoppedError
 from small4.server.endpoints import Endpoints
 from small4.server.exchange import exchange_of
 from small4.server.keys import Identity
@@ -14,6 +15,7 @@ from small4.server.observe import Observe
 from small4.server.service import Service
 from small4.wire.openai_batch import Endpoint
 
+ENGINE_ENDED = "small4.engine_ended"  # in the scope
 LACKING = frozenset({429, 503})  # our capacity lacked, not the request
 
 
@@ -24,6 +26,7 @@ class LineAnswer:
     status: int
     request_id: str
     body: bytes
+    has_ended_engine: bool = False  # the engine died or hung over it, or over another that ran beside it
 
     @property
     def is_good(self) -> bool:
@@ -48,16 +51,22 @@ class BatchAnswering:
         async def send(message: Message) -> None:
             messages.append(message)
 
-        await self._app(_scope(identity, endpoint), _receiver(body), send)
+        scope = _scope(identity, endpoint)
+        await self._app(scope, _receiver(body), send)
         headers = dict(messages[0]["headers"])
         parts = [message.get("body", b"") for message in messages[1:]]
-        return LineAnswer(messages[0]["status"], headers[b"x-request-id"].decode(), b"".join(parts))
+        request_id = headers[b"x-request-id"].decode()
+        return LineAnswer(messages[0]["status"], request_id, b"".join(parts), scope.get(ENGINE_ENDED, False))
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         exchange = exchange_of(scope)
         exchange.route, exchange.key_id = scope["path"], scope["identity"].id
         response = await self._endpoints.answer(Request(scope, receive))
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        except EngineStoppedError:
+            scope[ENGINE_ENDED] = True
+            raise
 
 
 def _scope(identity: Identity, endpoint: Endpoint) -> dict[str, Any]:

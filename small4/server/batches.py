@@ -12,18 +12,18 @@ import os
 import secrets
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec
 
 from msgspec import structs
 
 from small4.errors import AuthenticationError, BusyError, ConflictError, FieldError, Small4Error
-from small4.server.batch_answer import LineAnswer
 from small4.server.batch_journal import Journal
 from small4.server.batch_lines import BatchLines
+from small4.server.batch_run import Run
 from small4.server.batch_store import BatchStore, StoredBatch
+from small4.server.batch_worker import Answer, LineWorker, pauses
 from small4.server.bounds import Bounds
 from small4.server.drain import Drain
 from small4.server.file_store import FileStore, new_file_id
@@ -36,17 +36,9 @@ from small4.wire.openai_batch import (
     BatchFields,
     BatchObject,
     Ending,
-    Endpoint,
-    RequestCounts,
-    format_answer,
-    format_failure,
 )
 
 TIDY_SECONDS = 600.0  # between two looks for what has expired
-
-P = ParamSpec("P")
-
-Answer = Callable[[Identity, Endpoint, bytes], Awaitable[LineAnswer]]
 
 
 class Batches:
@@ -65,8 +57,7 @@ class Batches:
         self.files = FileStore(directory / "files", bounds, clock)
         self.store = BatchStore(directory / "batches", bounds, clock)
         self._directory, self._bounds, self._clock = directory, bounds, clock
-        self._answer, self._identify, self._drain, self._log = answer, identify, drain, log
-        self._places = asyncio.Semaphore(bounds.max_batch_concurrent)
+        self._worker, self._log = LineWorker(bounds, answer, identify, drain, log), log
         self._let_go: Callable[[], object] | None = None  # of the directory
         self._workers: dict[str, asyncio.Task[None]] = {}  # by owner
         self._answering: dict[str, asyncio.Task[None]] = {}  # by batch
@@ -200,7 +191,7 @@ class Batches:
             if batch.status == "validating":
                 batch.status, batch.in_progress_at = "in_progress", int(self._clock())
                 self.store.save(stored)
-            run = _Run(stored, lines, journal)
+            run = Run(stored, lines, journal)
             ending = await self._answer_all(run)
             if ending is not None:
                 await self._finish(run, ending)
@@ -208,12 +199,12 @@ class Batches:
         finally:
             journal.close()
 
-    async def _answer_all(self, run: "_Run") -> Ending | None:
+    async def _answer_all(self, run: Run) -> Ending | None:
         """How the batch ends; None: the server stops first."""
         batch = run.batch
         run.count()
         if batch.status in ("in_progress", "finalizing"):
-            answering = asyncio.create_task(self._share(run))
+            answering = asyncio.create_task(self._worker.answer_all(run))
             self._answering[batch.id] = answering
             try:
                 await asyncio.wait({answering}, timeout=max(0.0, batch.expires_at - self._clock()))
@@ -228,75 +219,7 @@ class Batches:
             return "completed"
         return "expired" if self._clock() >= batch.expires_at else None
 
-    async def _share(self, run: "_Run") -> None:
-        """Answer all lines that are left, several at once."""
-        left = iter([index for index in range(len(run.lines)) if index not in run.journal.ends])
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._bounds.max_batch_concurrent):
-                group.create_task(self._answer_some(run, left))
-
-    async def _answer_some(self, run: "_Run", left: Iterator[int]) -> None:
-        for index in left:
-            async with self._places:
-                if self._drain.is_draining:
-                    return
-                await self._answer_line(run, index)
-
-    async def _answer_line(self, run: "_Run", index: int) -> None:
-        try:
-            custom_id, body = await asyncio.to_thread(run.lines.request, index)
-        except Small4Error as error:
-            custom = await asyncio.to_thread(run.lines.custom_id, index)
-            return await self._noted(run, run.fail, index, custom, "invalid_request", str(error))
-        if run.journal.num_bytes > self._bounds.max_batch_answers_bytes:
-            limit = self._bounds.max_batch_answers_bytes
-            message = f"the answers of this batch have {limit} bytes already, the limit"
-            return await self._noted(run, run.fail, index, custom_id, "too_large", message)
-        answer = await self._asked(run, index, body)
-        if answer is not None:
-            await self._noted(run, run.end, index, custom_id, answer)
-        elif not self._drain.is_draining:
-            message = f"the server ended {run.journal.num_begun[index]} times while it answered this line"
-            await self._noted(run, run.fail, index, custom_id, "server_error", message)
-
-    async def _asked(self, run: "_Run", index: int, body: bytes) -> LineAnswer | None:
-        """The answer to a line, asked again while it is our capacity that lacks; None: it has none, or not now."""
-        answer = None
-        while run.journal.num_begun[index] < self._bounds.max_batch_attempts:
-            await self._noted(run, run.journal.begin, index)
-            try:
-                answer = await self._answer(self._caller(run.owner), run.batch.endpoint, body)
-            except BaseException:
-                with suppress(OSError):
-                    run.journal.leave(index)
-                raise
-            if not answer.may_be_asked_again:
-                return answer
-            if self._drain.is_draining:
-                with suppress(OSError):
-                    run.journal.leave(index)
-                return None
-            await asyncio.sleep(self._bounds.batch_retry_seconds * 2 ** (run.journal.num_begun[index] - 1))
-        return answer
-
-    async def _noted(self, run: "_Run", note: Callable[P, None], *what: P.args, **named: P.kwargs) -> None:
-        """Have something written into the journal, as often as the disk takes it not."""
-        waits = pauses(self._bounds)
-        while True:
-            try:
-                return note(*what, **named)
-            except OSError as error:
-                self._log.fault(run.batch.id, error)
-            await asyncio.sleep(next(waits))
-
-    def _caller(self, owner: str) -> Identity:
-        """Whoever the batch is of, as long as their key opens it."""
-        identity = self._identify(owner)
-        if "batch" not in identity.scopes:
-            raise AuthenticationError("the key of this work does not have the scope batch")
-        return identity
-
-    async def _finish(self, run: "_Run", ending: Ending) -> None:
+    async def _finish(self, run: Run, ending: Ending) -> None:
         """Make files of the journal, which may have been begun before, and close the batch."""
         stored, batch = run.stored, run.batch
         if ending == "completed":
@@ -335,54 +258,6 @@ class Batches:
         self._end(stored, "failed")
 
 
-class _Run:
-    """A batch that is being worked on."""
-
-    def __init__(self, stored: StoredBatch, lines: BatchLines, journal: Journal) -> None:
-        self.stored, self.lines, self.journal = stored, lines, journal
-        self.owner = stored.owner
-
-    @property
-    def batch(self) -> BatchObject:
-        return self.stored.batch
-
-    @property
-    def is_done(self) -> bool:
-        return len(self.journal.ends) == len(self.lines)
-
-    def end(self, index: int, custom_id: str, answer: LineAnswer) -> None:
-        """A line has its answer, or was refused."""
-        line = format_answer(_line_id(), custom_id, answer.status, answer.request_id, answer.body)
-        self.journal.end(index, "answered" if answer.is_good else "failed", line)
-        self.count()
-
-    def fail(self, index: int, custom_id: str | None, code: str, message: str) -> None:
-        """A line gets no answer."""
-        self.journal.end(index, "failed", format_failure(_line_id(), custom_id, code, message))
-        self.count()
-
-    def expire(self) -> None:
-        """All lines that are left get none."""
-        for index in range(len(self.lines)):
-            if index not in self.journal.ends:
-                self.fail(
-                    index, self.lines.custom_id(index), "batch_expired", "the batch expired before this line's turn"
-                )
-
-    def count(self) -> None:
-        """Say how far it is."""
-        counts = self.journal.counts
-        self.batch.request_counts = RequestCounts(len(self.lines), counts["answered"], counts["failed"])
-
-
-def pauses(bounds: Bounds) -> Iterator[float]:
-    """Seconds to wait before each attempt after the first."""
-    pause = bounds.batch_retry_seconds
-    while True:
-        yield min(pause, bounds.max_batch_retry_seconds)
-        pause = min(2 * pause, bounds.max_batch_retry_seconds)
-
-
 def _locked(path: Path) -> int:
     """A handle that holds a lock on this file until it is closed; raises if another has it."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -392,10 +267,6 @@ def _locked(path: Path) -> int:
         os.close(handle)
         raise BusyError("another server of this state directory has its files and batches; ask that one") from None
     return handle
-
-
-def _line_id() -> str:
-    return f"batch_req_{secrets.token_hex(12)}"
 
 
 def _cause(error: Exception) -> Exception:

@@ -58,7 +58,7 @@ class Bounds:
     max_batch_lines: int = 50_000
     batch_seconds: float = 24 * 3600.0  # after which a batch ends with what it has
     max_batch_concurrent: int = 8  # lines of all batches that are being answered
-    max_batch_attempts: int = 5  # of one line, where it was our capacity that lacked, or the server that ended
+    max_batch_attempts: int = 5  # of one line, where the server or its engine ended meanwhile
     max_batch_answers_bytes: int = GIB  # of all answers of one batch
     batch_retry_seconds: float = 1.0  # before a second attempt at what lacks room; twice as long before each one after
     max_batch_retry_seconds: float = 60.0  # between two attempts

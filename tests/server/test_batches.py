@@ -5,19 +5,14 @@ import json
 
 import pytest
 
-from small4.chat import Finish, TextDelta, Usage
-from small4.errors import BusyError
-from small4.server.bounds import Bounds
 from tests.server.asgi import CHAT, Client, holds
 from tests.server.batch_client import (
     CHAT_PATH,
-    QUICK,
     content,
     create,
     echoing,
     ended,
     line,
-    no_file_longer_than,
     num_answered,
     serving,
     upload,
@@ -200,105 +195,6 @@ def test_batch_that_was_being_cancelled_is_cancelled_after_a_restart(tmp_path):
     asyncio.run(check())
 
 
-def test_line_during_which_the_server_ends_again_and_again_is_given_up(tmp_path):
-    async def check():
-        async with echoing(tmp_path) as served:
-            batch_id = (await create(served.client, await upload(served.client, line("a", "wait"), line("b")))).json[
-                "id"
-            ]
-            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 1)
-            journal = served.app.state.batches.store.journal(batch_id)
-        with journal.open("ab") as entries:
-            entries.write(b"0 begun\n" * 5)
-        async with echoing(tmp_path) as again:
-            batch = await ended(again.client, batch_id)
-            (bad,) = await content(again.client, batch["error_file_id"])
-        assert (bad["custom_id"], bad["error"]["code"]) == ("a", "server_error")
-        assert (batch["status"], again.provider.asked) == ("completed", [])
-
-    asyncio.run(check())
-
-
-def test_lack_of_room_is_waited_for_and_not_the_line_s_fault(tmp_path):
-    busy = [BusyError("full"), Finish("stop", Usage(1, 1))]
-    good = [TextDelta("at last"), Finish("stop", Usage(1, 1))]
-
-    async def check():
-        async with serving(tmp_path, busy, busy, good, bounds=Bounds(**QUICK)) as served:
-            batch = await ended(
-                served.client, (await create(served.client, await upload(served.client, line("a")))).json["id"]
-            )
-            assert batch["request_counts"]["completed"] == 1
-            assert len(served.provider.requests) == 3
-        async with serving(tmp_path / "never", busy, bounds=Bounds(**QUICK)) as served:
-            batch = await ended(
-                served.client, (await create(served.client, await upload(served.client, line("a")))).json["id"]
-            )
-            (bad,) = await content(served.client, batch["error_file_id"])
-            assert (bad["response"]["status_code"], len(served.provider.requests)) == (503, 5)
-
-    asyncio.run(check())
-
-
-def test_batch_waits_for_room_on_the_disk_with_what_it_has(tmp_path):
-    async def check():
-        async with echoing(tmp_path, max_batch_concurrent=1, max_batch_attempts=1) as served:
-            file_id = await upload(served.client, line("a"), line("b"), line("c", "wait " + "c" * 500), line("d"))
-            batch_id = (await create(served.client, file_id)).json["id"]
-            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 2)
-            journal = served.app.state.batches.store.journal(batch_id)
-            with no_file_longer_than(journal.stat().st_size + 100):
-                served.provider.may_go.set()
-                await holds(lambda: served.lines.getvalue().count('"fault"') > 2)
-            batch = await ended(served.client, batch_id)
-            good = await content(served.client, batch["output_file_id"])
-        assert (batch["status"], [entry["custom_id"] for entry in good]) == ("completed", ["a", "b", "c", "d"])
-        assert len(served.provider.asked) == 4
-
-    asyncio.run(check())
-
-
-def test_batch_whose_output_cannot_be_written_waits_until_it_can(tmp_path):
-    async def check():
-        async with echoing(tmp_path, max_batch_concurrent=1) as served:
-            file_id = await upload(served.client, line("a", "a" * 1000), line("b", "wait"))
-            batch_id = (await create(served.client, file_id)).json["id"]
-            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 1)
-            batches = served.app.state.batches
-            obstacle = batches.files.path(batches.store.find("local", batch_id).output_id)
-            obstacle.mkdir()
-            served.provider.may_go.set()
-            await holds(lambda: served.lines.getvalue().count('"fault"') > 2)
-            obstacle.rmdir()
-            batch = await ended(served.client, batch_id)
-            assert (batch["status"], len(await content(served.client, batch["output_file_id"]))) == ("completed", 2)
-
-    asyncio.run(check())
-
-
-@pytest.mark.parametrize("fault", [RuntimeError("a bug"), KeyError("another")])
-def test_batch_that_fails_late_keeps_what_was_answered(tmp_path, fault):
-    async def check():
-        async with echoing(tmp_path, max_batch_concurrent=1) as served:
-            file_id = await upload(served.client, line("a"), b"{", line("b", "wait"), line("c"))
-            batch_id = (await create(served.client, file_id)).json["id"]
-            await holds(lambda: served.provider.num_open == 1 and num_answered(served, batch_id) == 1)
-
-            def identify(key_id):
-                raise fault
-
-            served.app.state.batches._identify = identify
-            served.provider.may_go.set()
-            batch = await ended(served.client, batch_id)
-            good = await content(served.client, batch["output_file_id"])
-            bad = await content(served.client, batch["error_file_id"])
-        assert (batch["status"], batch["errors"]["data"][0]["code"]) == ("failed", "server_error")
-        assert ([entry["custom_id"] for entry in good], len(bad)) == (["a", "b"], 1)
-        assert batch["request_counts"] == {"total": 4, "completed": 2, "failed": 1}
-
-    asyncio.run(check())
-
-
 def test_live_requests_go_before_lines_that_wait(tmp_path):
     async def check():
         async with echoing(tmp_path, max_concurrent=1, queue_seconds=5.0) as served:
@@ -433,21 +329,5 @@ def test_batches_of_a_key_are_bounded(tmp_path):
         async with echoing(tmp_path, max_batches_per_key=2) as served:
             file_id = await upload(served.client, line("a"))
             assert [(await create(served.client, file_id)).status for _ in range(3)] == [200, 200, 429]
-
-    asyncio.run(check())
-
-
-def test_server_that_stops_in_good_order_counts_against_no_line(tmp_path):
-    async def check():
-        async with echoing(tmp_path) as served:
-            batch_id = (await create(served.client, await upload(served.client, line("a", "wait")))).json["id"]
-            await holds(lambda: served.provider.num_open)
-        for _ in range(3):
-            async with echoing(tmp_path, max_batch_attempts=2) as again:
-                again.app.state.batches.open()
-                await holds(lambda: again.provider.num_open)
-        async with echoing(tmp_path, max_batch_attempts=2) as last:
-            last.provider.may_go.set()
-            assert (await ended(last.client, batch_id))["request_counts"]["completed"] == 1
 
     asyncio.run(check())
