@@ -174,3 +174,27 @@ class UpstreamError(Small4Error):
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
+
+
+# --- the gateway's books ---
+
+
+class LedgerError(Small4Error):
+    """The ledger is of a newer version, open in another process, or was told of an attempt that it does not know."""
+
+
+class LedgerUnavailableError(LedgerError):
+    """The ledger cannot be written now, so nothing that costs money may begin; it may be tried again."""
+
+
+class BudgetError(RateLimitError):
+    """The request might cost more than a budget has left; `budget` names it, `renews_at` is in seconds since 1970."""
+
+    def __init__(self, message: str, *, budget: str, renews_at: int, retry_after_seconds: float) -> None:
+        super().__init__(message, retry_after_seconds)
+        self.budget = budget
+        self.renews_at = renews_at
+
+
+class UnpricedError(ForbiddenError):
+    """What the route costs is unknown, and a budget has to be kept."""

@@ -9,12 +9,14 @@ from typing import Literal
 
 from small4.errors import (
     AuthenticationError,
+    BudgetError,
     BusyError,
     ConflictError,
     ContextLengthError,
     EngineStoppedError,
     FieldError,
     ForbiddenError,
+    LedgerUnavailableError,
     RateLimitError,
     RequestError,
     Small4Error,
@@ -66,6 +68,7 @@ _KINDS: tuple[tuple[type[Small4Error], Kind], ...] = (  # the first that fits
     (TooLargeError, "too_large"),
     (RateLimitError, "rate_limit"),
     (BusyError, "overloaded"),
+    (LedgerUnavailableError, "overloaded"),
     (EngineStoppedError, "overloaded"),
     (UpstreamError, "upstream"),
     (RequestError, "invalid"),
@@ -75,6 +78,7 @@ _KINDS: tuple[tuple[type[Small4Error], Kind], ...] = (  # the first that fits
 _CODES: tuple[tuple[type[Small4Error], str], ...] = (
     (ContextLengthError, "context_length_exceeded"),
     (UnknownResponseError, "previous_response_not_found"),
+    (BudgetError, "insufficient_quota"),
 )
 
 
@@ -111,4 +115,4 @@ def problem_of(error: Exception) -> Problem:
 def _retry_after(error: Small4Error) -> float | None:
     if isinstance(error, RateLimitError):
         return error.retry_after_seconds
-    return 1.0 if isinstance(error, (BusyError, EngineStoppedError)) else None
+    return 1.0 if isinstance(error, (BusyError, EngineStoppedError, LedgerUnavailableError)) else None
