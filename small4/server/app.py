@@ -107,8 +107,12 @@ async def _not_routed(request: Request, error: Exception) -> NoReturn:
 async def _lifetime(service: Service, batches: Batches) -> AsyncIterator[None]:
     measuring = asyncio.create_task(service.metrics.measure_lag())
     if batches.exist():
-        with suppress(BusyError):  # another server goes on with them
+        try:
             batches.open()
+        except BusyError:
+            pass  # another server goes on with them
+        except OSError as error:  # told to whoever asks for one; chats are answered all the same
+            service.log.fault("batches", error)
     try:
         yield
     finally:

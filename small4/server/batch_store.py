@@ -9,7 +9,7 @@ import msgspec
 from small4.errors import RateLimitError, UnknownPathError
 from small4.server.bounds import Bounds
 from small4.server.file_store import FULL_RETRY_SECONDS
-from small4.server.private_files import UNFINISHED, make_private, write_private
+from small4.server.private_files import UNFINISHED, make_private, read_all, set_aside, write_private
 from small4.wire.openai_batch import ENDED, BatchObject
 
 
@@ -32,17 +32,18 @@ class BatchStore:
         self._directory, self._bounds, self._clock = directory, bounds, clock
         self._batches: dict[str, StoredBatch] = {}  # the oldest first
 
-    def open(self) -> None:
-        """Read what is there."""
+    def open(self) -> list[Path]:
+        """Read what is there; gives the files that cannot be read, which are set aside with their journals."""
         make_private(self._directory)
-        found = [stored for path in self._directory.glob("*.json") if (stored := _read(path)) is not None]
-        for stored in sorted(found, key=lambda stored: (stored.batch.created_at, stored.batch.id)):
-            self._batches[stored.batch.id] = stored
+        found, damaged = read_all(self._directory, StoredBatch)
+        damaged += [set_aside(path) for path in map(self._journal_beside, damaged) if path.exists()]
+        self._batches = {stored.batch.id: stored for stored in sorted(found, key=self._age)}
         for path in self._directory.iterdir():
             owner = self._batches.get(path.stem)
             is_left_over = path.suffix == ".journal" and (owner is None or owner.has_ended)
             if is_left_over or path.name.endswith(UNFINISHED):
                 path.unlink()
+        return damaged
 
     def find(self, owner: str, batch_id: str) -> StoredBatch:
         """A caller's own batch; another's is not there."""
@@ -77,19 +78,23 @@ class BatchStore:
         """Where the journal of a batch is."""
         return self._directory / f"{batch_id}.journal"
 
-    def drop_old(self) -> None:
-        """Forget batches that have ended, once their time is over."""
+    def old(self) -> list[str]:
+        """Ids of batches that have ended and whose time is over."""
         oldest = self._clock() - self._bounds.file_seconds
-        for stored in list(self._batches.values()):
-            if stored.has_ended and stored.batch.created_at < oldest:
-                del self._batches[stored.batch.id]
-                (self._directory / f"{stored.batch.id}.json").unlink(missing_ok=True)
+        return [
+            stored.batch.id
+            for stored in self._batches.values()
+            if stored.has_ended and stored.batch.created_at < oldest
+        ]
 
+    def delete(self, batch_id: str) -> None:
+        """Forget a batch that has ended."""
+        (self._directory / f"{batch_id}.json").unlink(missing_ok=True)
+        del self._batches[batch_id]
 
-def _read(path: Path) -> StoredBatch | None:
-    """What is known of a batch; a description that is damaged is removed, since nothing can be done by it."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=StoredBatch)
-    except msgspec.MsgspecError:
-        path.unlink()
-        return None
+    def _age(self, stored: StoredBatch) -> tuple[int, bool, str]:
+        """Of those made in the same second, what has been begun comes first."""
+        return stored.batch.created_at, not self.journal(stored.batch.id).exists(), stored.batch.id
+
+    def _journal_beside(self, damaged: Path) -> Path:
+        return self.journal(damaged.name.partition(".")[0])

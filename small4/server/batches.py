@@ -60,6 +60,7 @@ class Batches:
         self._worker, self._log = LineWorker(bounds, answer, identify, drain, log), log
         self._let_go: Callable[[], object] | None = None  # of the directory
         self._workers: dict[str, asyncio.Task[None]] = {}  # by owner
+        self._at_work: dict[str, str] = {}  # by owner, the batch
         self._answering: dict[str, asyncio.Task[None]] = {}  # by batch
         self._tidying: asyncio.Task[None] | None = None
 
@@ -73,9 +74,14 @@ class Batches:
             return
         make_private(self._directory)
         lock = _locked(self._directory / "lock")
+        try:
+            damaged = [*self.files.open(), *self.store.open()]
+        except BaseException:
+            os.close(lock)
+            raise
         self._let_go = weakref.finalize(self, os.close, lock)
-        self.files.open()
-        self.store.open()
+        for path in damaged:
+            self._log.write("damaged", {"file": path.name})
         self._tidying = asyncio.create_task(self._tidy())
         for owner in {stored.owner for stored in self.store.unfinished()}:
             self._work_for(owner)
@@ -121,13 +127,15 @@ class Batches:
         batch = stored.batch
         if batch.status in ("validating", "in_progress"):
             batch.status, batch.cancelling_at = "cancelling", int(self._clock())
-            self.store.save(stored)
             if batch_id in self._answering:
                 self._answering[batch_id].cancel()
+            self.store.save(stored)
+            if batch_id != self._at_work.get(owner) and not self.store.journal(batch_id).exists():
+                self._end(stored, "cancelled")  # its turn may be a day away
             self._work_for(owner)
         elif batch.status not in ("cancelling", "cancelled"):
             raise ConflictError(f"this batch is {batch.status}; it cannot be cancelled any more")
-        return batch
+        return stored.batch
 
     def delete_file(self, owner: str, file_id: str) -> None:
         """Remove a caller's file, unless a batch of theirs still reads it."""
@@ -142,9 +150,20 @@ class Batches:
 
     async def _tidy(self) -> None:
         while True:
-            self.store.drop_old()
-            self.files.drop_old(self._in_use())
+            for batch_id in self.store.old():
+                self._tidied(self.store.delete, batch_id)
+            in_use = self._in_use()
+            for file_id in self.files.old():
+                if file_id not in in_use:
+                    self._tidied(self.files.delete, file_id)
             await asyncio.sleep(TIDY_SECONDS)
+
+    def _tidied(self, delete: Callable[[str], None], name: str) -> None:
+        """What cannot be deleted now may be the next time."""
+        try:
+            delete(name)
+        except OSError as error:
+            self._log.fault(name, error)
 
     def _work_for(self, owner: str) -> None:
         """See to it that somebody works on this owner's batches."""
@@ -154,6 +173,7 @@ class Batches:
 
     async def _work(self, owner: str) -> None:
         while stored := next((found for found in self.store.own(owner) if not found.has_ended), None):
+            self._at_work[owner] = stored.batch.id
             if not await self._see_through(stored):
                 return  # the server stops; the next one goes on
 

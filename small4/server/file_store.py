@@ -1,21 +1,21 @@
 """Files that callers have sent, and the output of their batches: on disk, within bounds, each key's apart from others'.
 
 A file is two: its bytes, and beside them what is known of it, which is written last. Bytes without that are what an
-upload left that was cut, and are removed at the next start.
+upload left that was cut, and are removed at the next start. Where it is damaged, both are set aside.
 """
 
 import asyncio
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
 
 from small4.errors import RateLimitError, TooLargeError, UnknownPathError
 from small4.server.bounds import Bounds
-from small4.server.private_files import UNFINISHED, Unfinished, make_private, write_private
+from small4.server.private_files import UNFINISHED, Unfinished, make_private, read_all, set_aside, write_private
 from small4.wire.openai_batch import FileObject, Purpose
 
 FULL_RETRY_SECONDS = 3600.0
@@ -34,17 +34,21 @@ class FileStore:
         self._files: dict[str, StoredFile] = {}  # the oldest first
         self._held: Counter[str] = Counter()  # bytes by owner, those that are arriving among them
 
-    def open(self) -> None:
-        """Read what is there."""
+    def open(self) -> list[Path]:
+        """Read what is there; gives the files that cannot be told from their descriptions, and are set aside."""
         make_private(self._directory)
-        found = [_read(path) for path in self._directory.glob("*.json")]
-        for stored in sorted(filter(None, found), key=lambda stored: (stored.file.created_at, stored.file.id)):
-            self._files[stored.file.id] = stored
+        found, damaged = read_all(self._directory, StoredFile)
+        damaged += [set_aside(path) for path in map(self._data_beside, damaged) if path.exists()]
+        found.sort(key=lambda stored: (stored.file.created_at, stored.file.id))
+        self._files = {stored.file.id: stored for stored in found}
+        self._held = Counter()
+        for stored in found:
             self._held[stored.owner] += stored.file.bytes
         for path in self._directory.iterdir():
             is_left_over = path.suffix == ".data" and path.stem not in self._files
             if is_left_over or path.name.endswith(UNFINISHED):
                 path.unlink()
+        return damaged
 
     def find(self, owner: str, file_id: str) -> FileObject:
         """A caller's own file; another's is not there."""
@@ -85,17 +89,15 @@ class FileStore:
 
     def delete(self, file_id: str) -> None:
         """Remove a known file."""
+        (self._directory / f"{file_id}.json").unlink(missing_ok=True)
         stored = self._files.pop(file_id)
         self._held[stored.owner] -= stored.file.bytes
-        (self._directory / f"{file_id}.json").unlink(missing_ok=True)
         self.path(file_id).unlink(missing_ok=True)
 
-    def drop_old(self, in_use: Collection[str]) -> None:
-        """Remove what has expired, but for what a batch still reads."""
+    def old(self) -> list[str]:
+        """Ids of files that have expired."""
         now = self._clock()
-        for file_id in [name for name, stored in self._files.items() if stored.file.expires_at <= now]:
-            if file_id not in in_use:
-                self.delete(file_id)
+        return [file_id for file_id, stored in self._files.items() if stored.file.expires_at <= now]
 
     def unfinished(self, file_id: str) -> Unfinished:
         """Bytes of a file that is not known yet."""
@@ -147,6 +149,9 @@ class FileStore:
             self.count(stored.owner, -self._files[stored.file.id].file.bytes)
         self._files[stored.file.id] = stored
 
+    def _data_beside(self, damaged: Path) -> Path:
+        return self.path(damaged.name.partition(".")[0])
+
 
 class Incoming:
     """A file that arrives: `take` what came of it, then `keep` or `discard` it."""
@@ -189,12 +194,3 @@ class Incoming:
 
 def new_file_id() -> str:
     return f"file-{secrets.token_hex(12)}"
-
-
-def _read(path: Path) -> StoredFile | None:
-    """What is known of a file; one whose description is damaged is as good as gone, and its bytes are removed."""
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=StoredFile)
-    except msgspec.MsgspecError:
-        path.unlink()
-        return None

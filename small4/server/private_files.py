@@ -4,9 +4,14 @@ import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
 
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
+DAMAGED = ".damaged"  # and of one that cannot be read
 
 
 def make_private(directory: Path) -> None:
@@ -45,6 +50,24 @@ def write_private(path: Path, data: bytes) -> None:
         unfinished.finish()
     finally:
         unfinished.discard()
+
+
+def read_all(directory: Path, kind: type[T]) -> tuple[list[T], list[Path]]:
+    """All descriptions in a directory; those that are damaged, which are set aside, come apart by their new names."""
+    found, damaged = [], []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=kind))
+        except msgspec.MsgspecError:
+            damaged.append(set_aside(path))
+    return found, damaged
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file that cannot be read a name under which nothing looks for it, for a person to look at."""
+    aside = path.with_name(path.name + DAMAGED)
+    path.replace(aside)
+    return aside
 
 
 def append_private(path: Path) -> BinaryIO:

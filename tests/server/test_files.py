@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from tests.server.asgi import Client
-from tests.server.batch_client import FORM, create, echoing, ended, form, line, upload
+from tests.server.asgi import Client, holds
+from tests.server.batch_client import FORM, create, echoing, ended, form, line, num_answered, upload
 
 
 def test_other_keys_files_and_batches_are_not_there(tmp_path):
@@ -102,8 +102,12 @@ def test_files_of_a_key_and_of_all_keys_are_bounded_and_deleting_makes_room(tmp_
     asyncio.run(check())
 
 
-def test_what_is_old_is_dropped(tmp_path):
+def test_what_is_old_is_dropped_and_what_cannot_be_dropped_now_the_next_time(tmp_path, monkeypatch):
     now = [1_800_000_000.0]
+    monkeypatch.setattr("small4.server.batches.TIDY_SECONDS", 0.005)
+
+    def kept() -> list[str]:
+        return [path.name for path in (tmp_path / "batch").rglob("*") if path.is_file()]
 
     async def check():
         async with echoing(tmp_path, file_seconds=7200.0) as served:
@@ -119,12 +123,14 @@ def test_what_is_old_is_dropped(tmp_path):
             now[0] += 3600
             assert (await served.client.get(f"/v1/files/{reply.json['id']}")).status == 404
             assert (await served.client.get(f"/v1/files/{batch['output_file_id']}")).status == 200
+            obstacle = (batches.files.path(batch["output_file_id"])).with_suffix(".json")
+            obstacle.unlink()
+            obstacle.mkdir()
             now[0] += 3601
-            batches.store.drop_old()
-            batches.files.drop_old(set())
+            await holds(lambda: len(kept()) == 2 and served.lines.getvalue().count('"fault"') > 2)
             assert (await served.client.get("/v1/batches")).json["data"] == []
-            kept = [path.name for path in (tmp_path / "batch").rglob("*") if path.is_file()]
-            assert kept == ["lock"]
+            obstacle.rmdir()
+            await holds(lambda: kept() == ["lock"])
 
     asyncio.run(check())
 
@@ -184,5 +190,49 @@ def test_upload_whose_client_leaves_is_forgotten(tmp_path):
             await visit.task
             assert list((tmp_path / "batch" / "files").iterdir()) == []
             assert served.app.state.batches.files._held.total() == 0
+
+    asyncio.run(check())
+
+
+def test_description_that_is_damaged_is_set_aside_with_what_it_describes(tmp_path):
+    async def check():
+        async with echoing(tmp_path) as served:
+            file_id = await upload(served.client, line("a"), line("b", "wait"))
+            batch_id = (await create(served.client, file_id)).json["id"]
+            await holds(lambda: num_answered(served, batch_id) == 1)
+            data = served.app.state.batches.files.path(file_id).read_bytes()
+            journal = served.app.state.batches.store.journal(batch_id)
+        for name in (f"files/{file_id}.json", f"batches/{batch_id}.json"):
+            (tmp_path / "batch" / name).write_bytes(b'{"owner": 7')
+        async with echoing(tmp_path) as again:
+            again.app.state.batches.open()
+            assert (await again.client.get("/v1/files")).json["data"] == []
+            assert (await again.client.get("/v1/batches")).json["data"] == []
+            assert (tmp_path / "batch" / "files" / f"{file_id}.data.damaged").read_bytes() == data
+            assert b'"custom_id":"a"' in journal.with_name(f"{journal.name}.damaged").read_bytes()
+            aside = {path.name for path in (tmp_path / "batch").rglob("*.damaged")}
+            assert len(aside) == 4
+        assert {entry["file"] for entry in again.logged() if entry["event"] == "damaged"} == aside
+
+    asyncio.run(check())
+
+
+def test_directory_that_cannot_be_opened_is_opened_with_the_next_request(tmp_path):
+    async def check():
+        async with echoing(tmp_path) as served:
+            file_id = await upload(served.client, line("a" * 1000))
+        obstacle = tmp_path / "batch" / "batches"
+        obstacle.rmdir()
+        obstacle.touch()
+        async with (
+            echoing(tmp_path, max_files_bytes_per_key=2500) as again,
+            again.app.router.lifespan_context(again.app),  # it starts all the same
+        ):
+            for _ in range(3):
+                assert (await again.client.get("/v1/files")).status == 500
+            obstacle.unlink()
+            assert [file["id"] for file in (await again.client.get("/v1/files")).json["data"]] == [file_id]
+            assert again.app.state.batches._tidying is not None
+            await upload(again.client, line("b" * 1000))  # what is there was counted once
 
     asyncio.run(check())
