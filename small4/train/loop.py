@@ -10,7 +10,7 @@ import torch
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.train.allocator import keep_freed_memory
-from small4.train.data import training_batch
+from small4.train.data import Feed
 from small4.train.loss import compute_loss
 from small4.train.optim import initialise, make_optimizers, rate_share, set_rate
 from small4.train.presets import TrainConfig
@@ -46,12 +46,13 @@ def train(
     model = Transformer(config.model)
     initialise(model, config.model.n_layers, config.seed)
     optimizers = make_optimizers(model, config.optim)
+    feed = Feed(config, tokenizer)
     progress = load_state(run, config, model, optimizers) if resume else Progress()
     started = time.monotonic() - progress.seconds
     last = min(config.steps, stop_at or config.steps)
     for step in range(progress.step, last):
         set_rate(optimizers, rate_share(config.optim, step, config.steps))
-        batch = training_batch(config, tokenizer, step)
+        batch = feed.batch(step)
         loss = compute_loss(model, batch, config.balance_weight, config.z_weight)
         loss.total.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.optim.clip_norm)

@@ -52,7 +52,7 @@ def compute_loss(model: Transformer, batch: Batch, balance_weight: float, z_weig
     record = RoutingRecord()
     model.routing_observer = record
     try:
-        hidden_TD = model.hidden(batch.tokens_T, batch.positions_T, PackedAttention(batch.lengths))
+        hidden_TD = model.hidden(batch.tokens_T, batch.positions_T, PackedAttention(batch.lengths), batch.images)
     finally:
         model.routing_observer = None
     cross_entropy = F.cross_entropy(model.logits(hidden_TD[batch.source_M]).float(), batch.target_M)

@@ -60,7 +60,7 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
     matrices = [p for _, p in named if p.ndim >= 2]
     muon: list[Tensor] = []
     if config.name == "muon":
-        outer = ("tok_embeddings", "output", "gate.weight")
+        outer = ("tok_embeddings", "output", "gate.weight", "patch_conv")
         muon = [p for name, p in named if p.ndim >= 2 and not any(part in name for part in outer)]
         matrices = [p for p in matrices if not any(p is m for m in muon)]
     adamw = torch.optim.AdamW(
@@ -103,11 +103,14 @@ def initialise(model: nn.Module, num_layers: int, seed: int) -> None:
         if parameter.ndim < 2:
             parameter.fill_(1.0)
             continue
-        std = parameter.shape[-1] ** -0.5
+        fan_in = parameter[0].numel() if parameter.ndim == 4 else parameter.shape[-1]  # of a convolution, of a matrix
+        std = fan_in**-0.5
         if name.endswith("gate.weight"):
             std = 0.02
         elif name.startswith("tok_embeddings"):
             std = 0.04
+        elif name == "vision_language_adapter.w_out.weight":
+            std /= 10  # rows of an image enter the text about as large as those of tokens
         elif name.endswith(("wo.weight", "w2", "w2.weight")):
             std /= (2 * num_layers) ** 0.5
         parameter.normal_(0.0, std, generator=generator)

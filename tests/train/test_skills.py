@@ -24,7 +24,7 @@ from small4.train.tasks.source import Source
 
 NEW = [skill for skill in SKILLS if skill != "talk"]
 EQUATION = re.compile(r"(\d+(?:[-+*]\d+)+)=(\d+)")
-COUNT = {"needle250": 2, "needle60": 3} | dict.fromkeys(IMAGES, 5)
+COUNT = {"needle300": 2, "needle60": 3} | dict.fromkeys(IMAGES, 5)
 
 
 @cache

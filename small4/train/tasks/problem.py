@@ -62,7 +62,7 @@ class Problem:
     system: str | None = None
     tools: tuple[Tool, ...] = ()
     calls: tuple[ToolCall, ...] = ()  # wanted instead of an answer
-    history: tuple[Message, ...] = ()  # between question and answer: earlier calls, with their thoughts, and results
+    history: tuple[Message, ...] = ()  # between question and answer: earlier calls or answers, with their thoughts
     schema: dict[str, Any] | None = None  # of the answer, where that is JSON
 
     def is_held_out(self) -> bool:

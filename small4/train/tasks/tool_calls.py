@@ -21,19 +21,19 @@ _JOIN = ("{a} {b}", "{a} Also: {b}", "{a} And: {b}", "First: {a} Then: {b}", "{a
 Wish = tuple[Kit, Arguments]
 
 
-def sample_one(source: Source, most_tools: int = 6) -> Problem:
+def sample_one(source: Source, most_tools: int = 4) -> Problem:
     """One call that the question asks for."""
     wishes = _draw(source, 1)
     return _call("tool_one", source, wishes, _question(source, wishes), most_tools)
 
 
-def sample_parallel(source: Source, most_tools: int = 6) -> Problem:
+def sample_parallel(source: Source, most_tools: int = 4) -> Problem:
     """Two things are asked for at once, and both tools are called in one answer."""
     wishes = _draw(source, 2)
     return _call("tool_parallel", source, wishes, _question(source, wishes), most_tools)
 
 
-def sample_several(source: Source, most_tools: int = 6) -> Problem:
+def sample_several(source: Source, most_tools: int = 4) -> Problem:
     """After the first call's result the second one is due: `First ... then ...` allows no two at once."""
     wishes = _draw(source, 2)
     (kit, arguments), second = wishes
@@ -49,7 +49,7 @@ def sample_several(source: Source, most_tools: int = 6) -> Problem:
     )
 
 
-def sample_none(source: Source, most_tools: int = 6) -> Problem:
+def sample_none(source: Source, most_tools: int = 4) -> Problem:
     """Tools are there, but a sum needs none of them."""
     numbers = tuple(source.number(10, 99) for _ in range(2))
     plain = sum_problem(numbers, source.rng)
@@ -64,7 +64,7 @@ def sample_none(source: Source, most_tools: int = 6) -> Problem:
     )
 
 
-def sample_result(source: Source, most_tools: int = 6) -> Problem:
+def sample_result(source: Source, most_tools: int = 4) -> Problem:
     """The result is there; the answer tells it."""
     (wish,) = wishes = _draw(source, 1)
     kit, arguments = wish
@@ -81,7 +81,7 @@ def sample_result(source: Source, most_tools: int = 6) -> Problem:
     )
 
 
-def sample_error(source: Source, most_tools: int = 6) -> Problem:
+def sample_error(source: Source, most_tools: int = 4) -> Problem:
     """The tool failed: it is called again, with what it proposes or after a wait, or the failure is told."""
     (wish,) = wishes = _draw(source, 1)
     kit, arguments = wish
