@@ -179,12 +179,16 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens of one answer. `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`."""
+    """Tokens of one answer. `cached_tokens` are part of `prompt_tokens`, `reasoning_tokens` of `completion_tokens`.
+
+    `is_estimated` marks what no model counted: a hosted provider did not tell all of it.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     reasoning_tokens: int = 0
     cached_tokens: int = 0  # found in the prefix cache
+    is_estimated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

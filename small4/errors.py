@@ -169,11 +169,27 @@ class RateLimitError(Small4Error):
 
 
 class UpstreamError(Small4Error):
-    """Another provider answered with an error, nonsense, or half an answer; `status` is its HTTP status, if any."""
+    """Another provider answered with an error, nonsense, or half an answer; `status` is its HTTP status, if any.
 
-    def __init__(self, message: str, status: int | None = None) -> None:
+    `retry_after_seconds` is when it asked to be called again, if it did.
+    """
+
+    def __init__(self, message: str, status: int | None = None, retry_after_seconds: float | None = None) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+
+class UpstreamUnreachableError(UpstreamError):
+    """No connection to another provider came about; nothing was sent, so that the request may go elsewhere."""
+
+
+class UpstreamTimeoutError(UpstreamError):
+    """Another provider took longer than a limit, which the message names."""
+
+
+class UpstreamKeyError(UpstreamError):
+    """Another provider refused the key that it was given, or its account is spent; the same key fails again."""
 
 
 # --- the gateway's books ---

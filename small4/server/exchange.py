@@ -30,7 +30,7 @@ class Exchange:
     request_bytes: int = 0
     response_bytes: int = 0
     usage: Usage | None = None
-    is_estimate: bool = False  # of the usage, where the client left before it was told
+    is_estimate: bool = False  # of the usage: the client left before it was told, or a provider did not tell it
     first_event_seconds: float | None = None
     ended: float | None = None
     has_left: bool = False  # the client, before the end

@@ -27,6 +27,7 @@ class Meter:
         if isinstance(event.event, Finish):
             self._open.discard(event.index)
             self._exchange.usage = _sum(self._exchange.usage, event.event.usage)
+            self._exchange.is_estimate = self._exchange.usage.is_estimated
         else:
             self._num_open_events += 1
 
@@ -38,7 +39,8 @@ class Meter:
     def estimate(self, num_prompt_tokens: int) -> None:
         """Count what the answers used that were left before their end: about a token for each event."""
         self._exchange.is_estimate = True
-        self._exchange.usage = _sum(self._exchange.usage, Usage(num_prompt_tokens, self._num_open_events))
+        estimated = Usage(num_prompt_tokens, self._num_open_events, is_estimated=True)
+        self._exchange.usage = _sum(self._exchange.usage, estimated)
 
 
 def _sum(so_far: Usage | None, usage: Usage) -> Usage:
@@ -50,4 +52,5 @@ def _sum(so_far: Usage | None, usage: Usage) -> Usage:
         so_far.completion_tokens + usage.completion_tokens,
         so_far.reasoning_tokens + usage.reasoning_tokens,
         max(so_far.cached_tokens, usage.cached_tokens),
+        so_far.is_estimated or usage.is_estimated,
     )

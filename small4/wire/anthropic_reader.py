@@ -191,4 +191,5 @@ def _tokens(usage: _Usage) -> Usage:
         completion_tokens=usage.output_tokens or 0,
         reasoning_tokens=thought or 0,
         cached_tokens=cached,
+        is_estimated=usage.input_tokens is None or usage.output_tokens is None,
     )

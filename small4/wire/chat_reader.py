@@ -5,6 +5,7 @@ Anything less is an `UpstreamError`, so that no half of an answer passes for a w
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -94,7 +95,7 @@ class ChatReader:
 
     def __init__(self, num_answers: int = 1) -> None:
         self._answers = [_Answer() for _ in range(num_answers)]
-        self._usage = Usage()
+        self._usage = Usage(is_estimated=True)  # until the provider tells
         self._is_done = False
 
     def feed(self, event: ServerEvent) -> list[AnswerEvent]:
@@ -133,7 +134,7 @@ class ChatReader:
         """Providers count the answers together: the first gets it all, so that the sum is right."""
         if index == 0:
             return self._usage
-        return Usage(prompt_tokens=self._usage.prompt_tokens, cached_tokens=self._usage.cached_tokens)
+        return replace(self._usage, completion_tokens=0, reasoning_tokens=0)
 
 
 class _Answer:
@@ -149,7 +150,7 @@ class _Answer:
         events = self._events(fields, choice.logprobs)
         if events and self._reason is not None:
             raise UpstreamError("the provider went on after an answer's end")
-        if choice.finish_reason is not None and self._reason is None:
+        if choice.finish_reason and self._reason is None:  # some send "" until they have one
             self._reason = _reason(choice.finish_reason)
             self._stop = choice.stop_reason if isinstance(choice.stop_reason, str) else None
         return events
@@ -222,7 +223,7 @@ def _decode(data: bytes) -> BodyFields:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise UpstreamError("the provider sent what is no chat completion") from None
     if fields.error or fields.object == "error":
-        raise UpstreamError(f"the provider broke off: {_told(fields)}")
+        raise UpstreamError(f"the provider broke off: {_told(fields)}", _status(fields.error))
     if fields.choices is None and fields.usage is None:
         raise UpstreamError("the provider sent what is no chat completion")
     return fields
@@ -232,6 +233,12 @@ def _told(fields: BodyFields) -> str:
     message = fields.error.get("message") if isinstance(fields.error, dict) else fields.error
     message = message or fields.message
     return (quote(message) if isinstance(message, str) else "") or "no reason given"
+
+
+def _status(error: object) -> int | None:
+    """The HTTP status that a fault within a stream would have had, as OpenRouter tells it."""
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) and 400 <= code <= 599 else None
 
 
 def _reason(word: str) -> FinishReason:

@@ -30,6 +30,7 @@ def sum_usage(answers: Sequence[Usage]) -> Usage:
         completion_tokens=sum(usage.completion_tokens for usage in answers),
         reasoning_tokens=sum(usage.reasoning_tokens for usage in answers),
         cached_tokens=answers[0].cached_tokens,
+        is_estimated=any(usage.is_estimated for usage in answers),
     )
 
 
@@ -44,11 +45,12 @@ def format_usage(usage: Usage) -> dict[str, Any]:
 
 
 def usage_of(fields: UsageFields) -> Usage:
-    """What a provider counted; what it does not tell is 0."""
+    """What a provider counted; what it does not tell is 0, and the whole then no more than an estimate."""
     prompt, completion = fields.prompt_tokens_details, fields.completion_tokens_details
     return Usage(
         prompt_tokens=fields.prompt_tokens or 0,
         completion_tokens=fields.completion_tokens or 0,
         reasoning_tokens=(completion.reasoning_tokens if completion else None) or 0,
         cached_tokens=(prompt.cached_tokens if prompt else None) or 0,
+        is_estimated=fields.prompt_tokens is None or fields.completion_tokens is None,
     )

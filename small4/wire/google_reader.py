@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -51,7 +52,8 @@ class Reader:
             if reason is None:
                 raise UpstreamError("the provider's stream ended before its answer did")
             # Google counts all answers together, so the first one carries the count.
-            events.append(AnswerEvent(index, Finish(reason, usage if index == 0 else Usage(usage.prompt_tokens))))
+            share = usage if index == 0 else replace(usage, completion_tokens=0, reasoning_tokens=0)
+            events.append(AnswerEvent(index, Finish(reason, share)))
         self._is_over = True
         return events
 
@@ -165,6 +167,8 @@ def _tokens(usage: _Usage) -> Usage:
         completion_tokens=(usage.candidates_token_count or 0) + thought,
         reasoning_tokens=thought,
         cached_tokens=usage.cached_content_token_count or 0,
+        # The answer's count is left out where there was none, so that the prompt's alone tells.
+        is_estimated=usage.prompt_token_count is None,
     )
 
 

@@ -7,17 +7,14 @@ reason, the seed is `random_seed`, and errors have shapes of their own.
 from functools import partial
 from typing import Any
 
-import msgspec
-from msgspec import Struct
-
-from small4.errors import FieldError, Small4Error
+from small4.errors import FieldError
 from small4.wire.call import Call
 from small4.wire.chat_format import format_chat
 from small4.wire.chat_reader import ChatReader
 from small4.wire.chat_request import ChatForm, parse_chat
 from small4.wire.chat_writer import ChatStyle, ChatWriter
 from small4.wire.model_cards import format_model, format_models
-from small4.wire.openai_errors import ErrorFields, error_fields, error_of
+from small4.wire.openai_errors import error_fields, parse_error
 from small4.wire.openai_text import parse_text
 from small4.wire.problem import Problem
 
@@ -37,21 +34,6 @@ __all__ = [
 FORM = ChatForm(reasoning_format="thinking_chunks")
 
 _INVALID = 422
-
-
-class DetailFields(Struct):
-    msg: str = ""
-    loc: list[str | int] = []
-
-
-class ErrorBody(Struct):
-    """Either of the two shapes."""
-
-    detail: list[DetailFields] | str | None = None
-    message: Any = None  # text, or detail once more
-    type: str | None = None
-    param: str | None = None
-    code: str | int | None = None
 
 
 def parse_request(body: bytes | dict[str, Any]) -> Call:
@@ -90,29 +72,8 @@ def format_error(problem: Problem) -> dict[str, Any]:
     return {"detail": [{"loc": location, "msg": problem.message, "type": "value_error"}]}
 
 
-def parse_error(status: int, body: bytes) -> Small4Error:
-    """What a provider's refusal means."""
-    try:
-        fields = msgspec.json.decode(body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        fields = ErrorBody()
-    detail = fields.detail
-    if isinstance(detail, list) and detail:
-        param = _path(detail[0].loc)
-        return error_of(status, ErrorFields(message=detail[0].msg, param=param))
-    message = detail if isinstance(detail, str) else fields.message
-    text = message if isinstance(message, str) else ""
-    return error_of(status, ErrorFields(text, fields.type, fields.param, fields.code))
-
-
 def _is_detailed(problem: Problem) -> bool:
     return problem.kind == "invalid" and problem.code is None
-
-
-def _path(location: list[str | int]) -> str | None:
-    steps = location[1:] if location[:1] == ["body"] else location
-    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-    return path.lstrip(".") or None
 
 
 STYLE = ChatStyle(

@@ -25,6 +25,7 @@ from small4.errors import (
     UnknownPathError,
     UnknownResponseError,
     UpstreamError,
+    UpstreamTimeoutError,
 )
 
 Kind = Literal[
@@ -70,6 +71,7 @@ _KINDS: tuple[tuple[type[Small4Error], Kind], ...] = (  # the first that fits
     (BusyError, "overloaded"),
     (LedgerUnavailableError, "overloaded"),
     (EngineStoppedError, "overloaded"),
+    (UpstreamTimeoutError, "timeout"),
     (UpstreamError, "upstream"),
     (RequestError, "invalid"),
 )
@@ -113,6 +115,6 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _retry_after(error: Small4Error) -> float | None:
-    if isinstance(error, RateLimitError):
+    if isinstance(error, RateLimitError | UpstreamError):
         return error.retry_after_seconds
     return 1.0 if isinstance(error, (BusyError, EngineStoppedError, LedgerUnavailableError)) else None

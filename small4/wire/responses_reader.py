@@ -165,7 +165,7 @@ def _text_of(part: "_Part") -> TextDelta:
 
 def _usage(usage: "_Usage | None") -> Usage:
     if usage is None:
-        return Usage()
+        return Usage(is_estimated=True)
     return Usage(
         prompt_tokens=usage.input_tokens,
         completion_tokens=usage.output_tokens,

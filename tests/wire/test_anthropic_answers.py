@@ -24,6 +24,8 @@ from small4.errors import (
     RateLimitError,
     RequestError,
     UpstreamError,
+    UpstreamKeyError,
+    UpstreamTimeoutError,
 )
 from small4.wire import anthropic
 from small4.wire.anthropic import Reader, Writer, parse_request
@@ -211,6 +213,7 @@ def test_every_problem_is_an_error_body_that_reads_as_an_error(kind):
     assert status == (529 if kind == "overloaded" else problem.status)
     error = anthropic.parse_error(status, json.dumps(body).encode())
     kinds = {400: RequestError, 413: RequestError, 429: RateLimitError}
+    kinds |= {401: UpstreamKeyError, 403: UpstreamKeyError, 504: UpstreamTimeoutError}
     assert type(error) is kinds.get(status, UpstreamError)
     assert ("why" in str(error)) is (status not in (401, 403))
 

@@ -24,6 +24,8 @@ from small4.errors import (
     FieldError,
     RateLimitError,
     UpstreamError,
+    UpstreamKeyError,
+    UpstreamTimeoutError,
 )
 from small4.wire import google
 from small4.wire.call import Call, Head
@@ -221,7 +223,7 @@ def test_calls_without_ids_get_their_own():
     assert (start.index, second.index, len({start.id, second.id, "123456789"})) == (0, 1, 3)
     assert len(start.id) == len(second.id) == 9
     assert arguments == ToolCallDelta(0, '{"a": 1}')
-    assert finish == Finish("tool_calls", Usage())
+    assert finish == Finish("tool_calls", Usage(is_estimated=True))
 
 
 @pytest.mark.parametrize("kind", STATUS)
@@ -231,6 +233,7 @@ def test_every_problem_is_an_error_body_that_reads_as_an_error(kind):
     assert (body["error"]["code"], body["error"]["message"]) == (problem.status, "why")
     error = google.parse_error(problem.status, json.dumps(body).encode())
     kinds = {400: FieldError, 413: FieldError, 429: RateLimitError}
+    kinds |= {401: UpstreamKeyError, 403: UpstreamKeyError, 504: UpstreamTimeoutError}
     assert type(error) is kinds.get(problem.status, UpstreamError)
     if isinstance(error, RateLimitError):
         assert error.retry_after_seconds == 2.5

@@ -1,0 +1,95 @@
+"""Tokens as far as they can be told from text alone, for providers that do not count; whoever shows it says so."""
+
+import json
+from dataclasses import replace
+
+from small4.chat import (
+    AnswerEvent,
+    ChatRequest,
+    Finish,
+    Message,
+    ReasoningDelta,
+    TextDelta,
+    TextPart,
+    ThinkPart,
+    ToolCallDelta,
+    ToolCallStart,
+    Usage,
+)
+
+BYTES_PER_TOKEN = 4  # of UTF-8, over prose and code in European languages
+TOKENS_PER_MESSAGE = 4  # the marks around it
+TOKENS_PER_IMAGE = 1024
+
+
+def prompt_tokens(request: ChatRequest) -> int:
+    """About how many tokens a request's prompt has."""
+    num_bytes = sum(_message_bytes(message) for message in request.messages)
+    num_bytes += sum(len(tool.name) + _size(tool.description) + _json_size(tool.parameters) for tool in request.tools)
+    num_images = sum(_num_images(message) for message in request.messages)
+    return _tokens(num_bytes) + TOKENS_PER_MESSAGE * len(request.messages) + TOKENS_PER_IMAGE * num_images
+
+
+class Tally:
+    """Watches the events of a request's answers and fills in what the provider did not count."""
+
+    def __init__(self, request: ChatRequest) -> None:
+        self._request = request
+        self._text_bytes = [0] * request.num_answers
+        self._reasoning_bytes = [0] * request.num_answers
+
+    def settle(self, event: AnswerEvent) -> AnswerEvent:
+        """The event; a `Finish` without a count gets an estimated one."""
+        match event.event:
+            case TextDelta(text) | ToolCallDelta(_, text) | ToolCallStart(_, _, text):
+                self._text_bytes[event.index] += _size(text)
+            case ReasoningDelta(text):
+                self._reasoning_bytes[event.index] += _size(text)
+            case Finish(usage=usage) as finish if usage.is_estimated:
+                return AnswerEvent(event.index, replace(finish, usage=self._estimated(usage, event.index)))
+        return event
+
+    def so_far(self) -> Usage:
+        """An estimate of what answers used that broke off: all of them together."""
+        return self._usage(sum(self._text_bytes), sum(self._reasoning_bytes))
+
+    def _estimated(self, told: Usage, index: int) -> Usage:
+        """What the provider told of it stays."""
+        guessed = self._usage(self._text_bytes[index], self._reasoning_bytes[index])
+        completion = told.completion_tokens or guessed.completion_tokens
+        return replace(
+            guessed,
+            prompt_tokens=told.prompt_tokens or guessed.prompt_tokens,
+            completion_tokens=completion,
+            reasoning_tokens=min(told.reasoning_tokens or guessed.reasoning_tokens, completion),
+            cached_tokens=told.cached_tokens,
+        )
+
+    def _usage(self, text_bytes: int, reasoning_bytes: int) -> Usage:
+        reasoning = _tokens(reasoning_bytes)
+        return Usage(prompt_tokens(self._request), _tokens(text_bytes) + reasoning, reasoning, is_estimated=True)
+
+
+def _message_bytes(message: Message) -> int:
+    calls = sum(len(call.name) + _size(call.arguments) for call in message.tool_calls)
+    if isinstance(message.content, str):
+        return calls + _size(message.content)
+    return calls + sum(_size(part.text) for part in message.content if isinstance(part, TextPart | ThinkPart))
+
+
+def _num_images(message: Message) -> int:
+    if isinstance(message.content, str):
+        return 0
+    return sum(not isinstance(part, TextPart | ThinkPart) for part in message.content)
+
+
+def _json_size(value: object) -> int:
+    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _tokens(num_bytes: int) -> int:
+    return -(-num_bytes // BYTES_PER_TOKEN)
