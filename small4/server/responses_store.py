@@ -1,16 +1,19 @@
 """Responses that callers may go on from: kept in memory, within bounds, each caller's apart from all others'.
 
 A response holds every item of its conversation. Items are shared between the responses of one conversation, so a long
-one costs little more than its last turn, and bytes are counted once. The least recently used response goes first.
+one costs little more than its last turn, and bytes are counted once. Where room is needed, the caller who has taken
+most of it loses the response that they have used least recently.
+
 What one request takes from here is bounded like what it may send: a reference of a few bytes may stand for megabytes.
 Several threads may use a store at once, since large requests are parsed beside the event loop.
 """
 
 import threading
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -61,6 +64,8 @@ class ResponsesStore:
         self._config, self._clock = config, clock
         self._responses: OrderedDict[tuple[str, str], _Response] = OrderedDict()  # the least recently used first
         self._by_item: dict[tuple[str, str], KeptItem] = {}
+        self._numbers: Counter[str] = Counter()  # of responses, by owner
+        self._sizes: Counter[str] = Counter()  # in bytes, by owner
         self._by_fields: dict[int, KeptItem] = {}  # by identity: items of a thread come back as they were given out
         self._lock = threading.Lock()
         self.num_bytes = 0
@@ -121,7 +126,8 @@ class ResponsesStore:
 
     def _add(self, owner: str, response: _Response) -> None:
         self._responses[owner, response.body["id"]] = response
-        self.num_bytes += response.num_bytes
+        self._numbers[owner] += 1
+        self._count(owner, response.num_bytes)
         for item in response.items:
             self._hold(owner, item)
         self._shrink()
@@ -145,7 +151,7 @@ class ResponsesStore:
         item.num_holders += 1
         if item.num_holders > 1:
             return
-        self.num_bytes += item.num_bytes
+        self._count(owner, item.num_bytes)
         self._by_fields[id(item.fields)] = item
         item_id = item.fields.get("id")
         if isinstance(item_id, str):
@@ -155,17 +161,24 @@ class ResponsesStore:
         item.num_holders -= 1
         if item.num_holders:
             return
-        self.num_bytes -= item.num_bytes
+        self._count(owner, -item.num_bytes)
         del self._by_fields[id(item.fields)]
         item_id = item.fields.get("id")
         if isinstance(item_id, str) and self._by_item.get((owner, item_id)) is item:
             del self._by_item[owner, item_id]
 
+    def _count(self, owner: str, num_bytes: int) -> None:
+        self._sizes[owner] += num_bytes
+        self.num_bytes += num_bytes
+
     def _drop(self, key: tuple[str, str]) -> None:
-        response = self._responses.pop(key)
-        self.num_bytes -= response.num_bytes
+        owner, response = key[0], self._responses.pop(key)
+        self._count(owner, -response.num_bytes)
         for item in response.items:
-            self._let_go(key[0], item)
+            self._let_go(owner, item)
+        self._numbers[owner] -= 1
+        if not self._numbers[owner]:
+            del self._numbers[owner], self._sizes[owner]
 
     def _drop_old(self) -> None:
         oldest = self._clock() - self._config.max_age_seconds
@@ -174,9 +187,14 @@ class ResponsesStore:
 
     def _shrink(self) -> None:
         self._drop_old()
-        config = self._config
-        while len(self._responses) > config.max_responses or self.num_bytes > config.max_bytes:
-            self._drop(next(iter(self._responses)))
+        while len(self._responses) > self._config.max_responses:
+            self._drop_of_greediest(self._numbers)
+        while self.num_bytes > self._config.max_bytes:
+            self._drop_of_greediest(self._sizes)
+
+    def _drop_of_greediest(self, taken: "Counter[str]") -> None:
+        greediest, _ = max(taken.items(), key=itemgetter(1))
+        self._drop(next(key for key in self._responses if key[0] == greediest))
 
 
 class OwnResponses:

@@ -8,6 +8,8 @@ from small4.chat import Finish, TextDelta, Usage
 from small4.errors import BusyError
 from small4.providers.scripted import Pause
 from small4.server.bounds import Bounds
+from small4.server.exchange import Exchange, exchange_of
+from small4.server.idempotency import KeptAnswers
 from tests.server.asgi import CHAT, STREAM, Client, Served, holds
 
 PATH = "/v1/chat/completions"
@@ -144,6 +146,80 @@ def test_answer_too_long_to_keep_is_not_given_twice_either(tmp_path):
         assert (await served.client.post(PATH, CHAT, headers=KEY)).status == 200
         assert (await served.client.post(PATH, CHAT, headers=KEY)).status == 409
         assert (len(served.provider.requests), served.service.kept.size_bytes) == (1, 0)
+
+    asyncio.run(check())
+
+
+async def ask(client: Client, name: str, body: dict = CHAT) -> bool:
+    """Whether the answer was one that had been kept."""
+    return "idempotency-replayed" in (await client.post(PATH, body, headers={"idempotency-key": name})).headers
+
+
+@pytest.mark.parametrize("bounds", [Bounds(max_kept_answers=6), Bounds(max_kept_answer_bytes=4000)])
+def test_answers_of_one_key_push_out_none_of_another(tmp_path, bounds):
+    served = Served(tmp_path, ONE, bounds=bounds)
+    greedy, modest = (Client(served.app, served.store.create(name)[0]) for name in ("greedy", "modest"))
+
+    async def check():
+        assert not await ask(modest, "mine")
+        for number in range(30):
+            assert not await ask(greedy, str(number))
+        assert await ask(modest, "mine")
+        assert (await ask(greedy, "29"), await ask(greedy, "0")) == (True, False)  # its own oldest went
+        assert served.service.kept.size_bytes <= bounds.max_kept_answer_bytes
+
+    asyncio.run(check())
+
+
+def test_answers_that_are_being_given_to_one_key_push_out_none_of_another(tmp_path):
+    large = [TextDelta("x" * 3000), Pause(60)]
+    served = Served(tmp_path, ONE, large, large, large, ONE, bounds=Bounds(max_kept_answer_bytes=8000))
+    greedy, modest = (Client(served.app, served.store.create(name)[0]) for name in ("greedy", "modest"))
+
+    async def check():
+        await ask(modest, "before")
+        visits = [greedy.visit("POST", PATH, STREAM, headers={"idempotency-key": str(n)}) for n in range(3)]
+        for visit in visits:
+            await visit.until(b"xxx")
+        await ask(modest, "after")
+        assert (await ask(modest, "before"), await ask(modest, "after")) == (True, True)
+        assert 0 < served.service.kept.size_bytes <= 8000
+        for visit in visits:
+            visit.leave()
+            await visit.task
+
+    asyncio.run(check())
+
+
+def test_answer_that_fails_after_it_was_dropped_takes_no_other_with_it():
+    bounds = Bounds(max_kept_answers=1)
+    kept, may_fail = KeptAnswers(bounds), asyncio.Event()
+
+    async def give(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    async def give_and_fail(scope, receive, send):
+        await give(scope, receive, send)
+        await may_fail.wait()
+        exchange_of(scope).fail(BusyError("after its end"))
+
+    async def send(message):
+        pass
+
+    async def answer(name, response):
+        scope = {"small4.exchange": Exchange("req_1", "POST")}
+        await kept.answer(("anna", name), b"", response, scope, None, send)
+
+    async def check():
+        failing = asyncio.create_task(answer("a", give_and_fail))
+        await asyncio.sleep(0)
+        await answer("b", give)  # pushes out the first
+        kept.bounds = Bounds()
+        await answer("a", give)
+        may_fail.set()
+        await failing
+        assert (len(kept), kept.size_bytes) == (2, 2)
 
     asyncio.run(check())
 

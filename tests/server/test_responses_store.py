@@ -156,6 +156,19 @@ def test_the_least_recently_used_goes_when_there_are_too_many():
         store.response(ANNA, "resp_2")
 
 
+@pytest.mark.parametrize("config", [StoreConfig(max_responses=4), StoreConfig(max_bytes=12_000)])
+def test_responses_of_one_caller_push_out_none_of_another(config):
+    store = ResponsesStore(config)
+    respond(store, "mine", BERT)
+    for number in range(30):
+        respond(store, str(number), ANNA, input="x" * 1000)
+    assert store.response(BERT, "resp_mine")
+    assert store.response(ANNA, "resp_29")
+    with pytest.raises(UnknownResponseError):
+        store.response(ANNA, "resp_0")
+    assert store.num_bytes <= config.max_bytes
+
+
 def test_bytes_are_bounded_and_one_too_large_pushes_out_nobody():
     store = ResponsesStore(StoreConfig(max_bytes=10_000))
     for number in range(20):
