@@ -106,16 +106,18 @@ def _fim() -> Dialect:
 
 
 def _anthropic(secret: bytes) -> Dialect:
-    signer = Signer(derived_key(secret, "thoughts signed"))
+    def signer(asked: Asked) -> Signer:
+        return Signer(derived_key(secret, f"thoughts signed for {asked.owner}"))
+
     return Dialect(
         name="anthropic",
-        parse=lambda body, asked: anthropic.parse_request(body, signer),
-        writer=lambda call, head, asked: anthropic.Writer(call, head, signer),
+        parse=lambda body, asked: anthropic.parse_request(body, signer(asked)),
+        writer=lambda call, head, asked: anthropic.Writer(call, head, signer(asked)),
         format_error=anthropic.format_error,
         status=anthropic.error_status,
         format_models=anthropic.format_models,
         format_model=anthropic.format_model,
-        parse_count=lambda body, asked: anthropic.parse_count_request(body, signer),
+        parse_count=lambda body, asked: anthropic.parse_count_request(body, signer(asked)),
         format_count=anthropic.format_count,
     )
 
@@ -135,12 +137,13 @@ def _google() -> Dialect:
 
 
 def _responses(secret: bytes, past: ResponsesStore) -> Dialect:
-    seal = Seal(secret, "thoughts sealed")
+    key = derived_key(secret, "thoughts sealed")
 
     def parse(body: bytes, asked: Asked) -> Call:
-        return openai_responses.parse_request(body, past=past.of(asked.owner), sealer=seal)
+        return openai_responses.parse_request(body, past=past.of(asked.owner), sealer=Seal(key, asked.owner))
 
     def writer(call: Call, head: Head, asked: Asked) -> Writer:
+        seal = Seal(key, asked.owner)
         return openai_responses.Writer(call, head, sealer=seal, clock=time, has_open_names=asked.has_open_names)
 
     return replace(

@@ -1,6 +1,7 @@
 """What this instance gives its clients to keep: signed or encrypted with keys derived from its one secret.
 
-Every purpose has a key of its own, so that nothing made for one can be used for another.
+Every purpose has a key of its own, so that nothing made for one can be used for another. What was made for one caller is
+nothing in the hands of another.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
@@ -13,7 +14,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 NONCE_BYTES = 12
-VERSION = b"\x01"
+VERSION = b"\x02"  # 1 was bound to no caller
 
 
 def derived_key(secret: bytes, purpose: str) -> bytes:
@@ -22,24 +23,25 @@ def derived_key(secret: bytes, purpose: str) -> bytes:
 
 
 class Seal:
-    """Encrypts texts with AES-256-GCM for their callers to keep, such as thoughts that come back with the next turn."""
+    """Encrypts texts with AES-256-GCM for one caller to keep, such as thoughts that come back with the next turn."""
 
-    def __init__(self, secret: bytes, purpose: str) -> None:
-        self._cipher = AESGCM(derived_key(secret, purpose))
+    def __init__(self, key: bytes, owner: str) -> None:
+        self._cipher = AESGCM(key)
+        self._bound = VERSION + owner.encode()
 
     def seal(self, text: str) -> str:
         """The text, encrypted and authenticated, as base64."""
         nonce = urandom(NONCE_BYTES)
-        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), VERSION)
+        sealed = self._cipher.encrypt(nonce, text.encode("utf-8", "surrogatepass"), self._bound)
         return urlsafe_b64encode(VERSION + nonce + sealed).decode()
 
     def open(self, sealed: str) -> str | None:
-        """The text that was sealed; None where the seal is not ours or was broken."""
+        """The text that was sealed; None where the seal is not ours, is another caller's, or was broken."""
         try:
             data = urlsafe_b64decode(sealed.encode("ascii"))
             version, nonce, rest = data[:1], data[1 : 1 + NONCE_BYTES], data[1 + NONCE_BYTES :]
             if version != VERSION:
                 return None
-            return self._cipher.decrypt(nonce, rest, VERSION).decode("utf-8", "surrogatepass")
+            return self._cipher.decrypt(nonce, rest, self._bound).decode("utf-8", "surrogatepass")
         except (InvalidTag, Base64Error, UnicodeError, ValueError):
             return None

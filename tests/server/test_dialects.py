@@ -327,6 +327,33 @@ def test_thought_comes_back_sealed_or_signed_and_only_this_instance_reads_it(tmp
     asyncio.run(check())
 
 
+def test_thought_of_one_caller_is_none_in_the_hands_of_another(tmp_path):
+    served = Served(tmp_path, SAID)
+    mine, yours = (Client(served.app, served.store.create(name)[0]) for name in ("mine", "yours"))
+    body = {**BODIES["/v1/responses"], "store": False, "include": ["reasoning.encrypted_content"]}
+    messages = {**BODIES["/v1/messages"], "thinking": {"type": "adaptive"}}
+
+    async def check():
+        sealed = (await mine.post("/v1/responses", body)).json["output"][0]["encrypted_content"]
+        item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": sealed}
+        thought = (await mine.post("/v1/messages", messages)).json["content"][0]
+        said = [*TURN, {"role": "assistant", "content": [thought, {"type": "text", "text": "one"}]}, *TURN]
+        for client, heard in ((mine, True), (yours, False)):
+            reply = await client.post("/v1/responses", {**body, "input": [item, *TURN]})
+            assert ("input[0]" in reply.headers.get("x-ignored-fields", "")) == (not heard)
+            assert ("hm" in repr(served.provider.requests[-1][0].messages)) == heard
+            assert (await client.post("/v1/messages", {**messages, "messages": said})).status == 200
+            assert ("hm" in repr(served.provider.requests[-1][0].messages)) == heard
+        compaction = {"type": "compaction", "encrypted_content": sealed}
+        statuses = [
+            (await client.post("/v1/responses", {**body, "input": [compaction, *TURN]})).status
+            for client in (mine, yours)
+        ]
+        assert statuses == [200, 400]
+
+    asyncio.run(check())
+
+
 def test_open_responses_names_are_given_where_asked_for(tmp_path):
     served = Served(tmp_path, SAID)
     body = {**BODIES["/v1/responses"], "stream": True}

@@ -201,14 +201,14 @@ def test_a_store_without_room_is_refused():
 
 def test_a_thought_sealed_by_this_instance_comes_back_and_no_other_does():
     body = json.dumps({"model": "m", "input": "hi", "include": ["reasoning.encrypted_content"]}).encode()
-    seal = Seal(b"s" * 32, "thoughts")
+    seal = Seal(b"s" * 32, ANNA)
     made = Writer(parse_request(body), Head("1", 0, "m"), sealer=seal)
     for event in (ReasoningDelta("hm"), Finish("stop", Usage())):
         made.push(AnswerEvent(0, event))
     item = made.whole()["output"][0] | {"content": None}
     body = json.dumps({"model": "m", "input": [item, {"role": "user", "content": "go on"}]}).encode()
     assert parse_request(body, sealer=seal).request.messages[0].content == (ThinkPart("hm"),)
-    other = parse_request(body, sealer=Seal(b"t" * 32, "thoughts"))
+    other = parse_request(body, sealer=Seal(b"t" * 32, ANNA))
     assert (len(other.request.messages), other.ignored) == (1, ("input[0]",))
 
 
