@@ -21,6 +21,7 @@ from small4.cli.serve import serve_command
 from small4.cli.servers import logs_command, ps_command, stop_command
 from small4.cli.snippet import launch_command, snippet_command
 from small4.cli.training import eval_command, train_command
+from small4.cli.usage import usage_command
 
 app = typer.Typer(
     name="small4",
@@ -41,6 +42,7 @@ app.command("logs", short_help="Show a server's log.")(logs_command)
 app.command("snippet", short_help="Print a program that asks the server.")(snippet_command)
 app.command("launch", short_help="Start a coding agent on the server.")(launch_command)
 app.add_typer(keys_app, name="keys", short_help="Make, list and revoke keys.")
+app.command("usage", short_help="Show what was used and what it cost.")(usage_command)
 app.command("pull", short_help="Fetch a checkpoint; an interrupted pull goes on.")(pull_command)
 app.command("list", short_help="List the models on this machine.")(list_command)
 app.command("ls", hidden=True)(list_command)
