@@ -29,7 +29,7 @@ from small4.server.dialects import Asked, Dialects
 from small4.wire.call import Call, Head
 from small4.wire.sse import encode
 from tests.providers.fault_server import FaultServer, Script
-from tests.wire.there_and_back import joined
+from tests.wire.exchanges import joined
 
 WEATHER = Tool("weather", "Tells the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 QUESTION = ChatRequest(

@@ -28,22 +28,13 @@ from small4.errors import (
     UpstreamTimeoutError,
 )
 from small4.wire import anthropic
-from small4.wire.anthropic import Reader, Writer, parse_request
-from small4.wire.call import Call, Head
+from small4.wire.anthropic import Reader, Writer
+from small4.wire.call import Call
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.there_and_back import RUNS, SIGNER, TEXTS, USAGES, changed, events_of, joined, load
-
-EXCHANGES = load("anthropic")
-each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
-PLAIN = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
-TOOL = {"name": "f", "input_schema": {"type": "object"}}
-HEAD = Head("01", 1763600000, "mistral-small-4")
-
-
-def parse(body):
-    return parse_request(json.dumps(body).encode(), SIGNER)
+from tests.wire.anthropic_exchanges import EXCHANGES, HEAD, PLAIN, each_exchange, parse
+from tests.wire.exchanges import RUNS, SIGNER, TEXTS, USAGES, changed, events_of, joined
 
 
 def read(events: list[ServerEvent]) -> list[AnswerEvent]:

@@ -19,26 +19,14 @@ from small4.chat import (
     Tool,
     ToolCall,
 )
-from small4.errors import (
-    FieldError,
-    RequestError,
-)
+from small4.errors import FieldError, RequestError
 from small4.tokenizer.conversation import check_messages
 from small4.wire import anthropic
 from small4.wire.anthropic import format_request, parse_count_request, parse_request
 from small4.wire.anthropic_format import unsupported
-from small4.wire.call import Call, Head
-from tests.wire.there_and_back import BOUNDARIES, JSON, SIGNER, changed, load, said
-
-EXCHANGES = load("anthropic")
-each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
-PLAIN = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hi"}]}
-TOOL = {"name": "f", "input_schema": {"type": "object"}}
-HEAD = Head("01", 1763600000, "mistral-small-4")
-
-
-def parse(body):
-    return parse_request(json.dumps(body).encode(), SIGNER)
+from small4.wire.call import Call
+from tests.wire.anthropic_exchanges import EXCHANGES, PLAIN, TOOL, each_exchange, parse
+from tests.wire.exchanges import BOUNDARIES, JSON, SIGNER, check_changed, refused_field, said
 
 
 @each_exchange
@@ -198,17 +186,8 @@ def test_numbers_are_taken_or_refused_by_name(name):
     outcomes = set()
     for value in (*BOUNDARIES, 5, 5.001, 1.001, 1e-9):
         body = PLAIN | ({"thinking": {"type": "enabled", "budget_tokens": value}} if "." in name else {name: value})
-        outcomes.add(refused_field(body))
+        outcomes.add(refused_field(parse, body))
     assert outcomes == {None, name}
-
-
-def refused_field(body) -> str | None:
-    """The field that a body is refused for."""
-    try:
-        parse(body)
-    except FieldError as error:
-        return error.param
-    return None
 
 
 @settings(max_examples=50)
@@ -225,14 +204,12 @@ def test_thousands_of_changed_requests_are_refused_or_written_as_they_were_read(
 
 
 def read_and_write(data):
-    exchange = data.draw(st.sampled_from(EXCHANGES))
-    body = changed(data.draw(st.sampled_from([exchange["request"], *exchange["variants"]])), data)
-    try:
+    def parse_whole(body):
         call = parse(body)
         check_messages(call.request.messages, training=False)  # results that no call asked for are refused there
-    except RequestError:
-        return
-    assert parse(format_request(call, SIGNER)) == replace(call, ignored=())
+        return call
+
+    check_changed(data, EXCHANGES, parse_whole, lambda call: format_request(call, SIGNER))
 
 
 @settings(max_examples=40)

@@ -14,7 +14,7 @@ from small4.wire import mistral, openai_chat
 from small4.wire.call import Head
 from small4.wire.chat_usage import sum_usage
 from small4.wire.sse import EventReader, encode
-from tests.wire.exchange import Exchange, exchanges
+from tests.wire.exchanges import Exchange, exchanges
 
 DIALECTS = {"openai_chat": openai_chat, "mistral": mistral}
 ALL = [

@@ -28,37 +28,15 @@ from small4.errors import (
     UpstreamTimeoutError,
 )
 from small4.wire import google
-from small4.wire.call import Call, Head
+from small4.wire.call import Call
 from small4.wire.google import Reader, Writer
 from small4.wire.google_request import GenerateForm
 from small4.wire.json_array import ArrayEncoder
 from small4.wire.model_entry import ModelEntry
 from small4.wire.problem import STATUS, Problem, problem_of
 from small4.wire.sse import EventReader, ServerEvent, encode
-from tests.wire.there_and_back import RUNS, USAGES, changed, events_of, joined, load
-
-EXCHANGES = load("google")
-each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
-PLAIN = {"contents": [{"parts": [{"text": "Hi"}]}]}
-HEAD = Head("r1", 1763600000, "mistral-small-4")
-DECLARED = [{"functionDeclarations": [{"name": "f"}, {"name": "g"}]}]
-
-
-def parse(body, path="mistral-small-4:generateContent") -> Call:
-    model, _, method = path.partition(":")
-    return google.parse_request(json.dumps(body).encode(), model, method == "streamGenerateContent")
-
-
-def config(**fields):
-    return PLAIN | {"generationConfig": fields}
-
-
-def parts(*parts, role="user"):
-    return PLAIN | {"contents": [{"role": role, "parts": list(parts)}]}
-
-
-def declared(*functions):
-    return PLAIN | {"tools": [{"functionDeclarations": list(functions)}]}
+from tests.wire.exchanges import RUNS, USAGES, changed, events_of, joined
+from tests.wire.google_exchanges import EXCHANGES, HEAD, PLAIN, config, each_exchange, parse
 
 
 def read(events: list[ServerEvent], num_answers=1) -> list[AnswerEvent]:

@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from time import process_time
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,6 @@ from small4.chat import (
     ChatRequest,
     ImageLink,
     ImagePart,
-    JsonSchema,
     Lark,
     Message,
     NamedTool,
@@ -24,40 +22,13 @@ from small4.chat import (
     Tool,
     ToolCall,
 )
-from small4.errors import (
-    FieldError,
-    RequestError,
-)
+from small4.errors import FieldError, RequestError
 from small4.wire import google
-from small4.wire.call import Call, Head
+from small4.wire.call import Call
 from small4.wire.google import format_request
-from small4.wire.google_enum import enum_pattern, enum_values
 from small4.wire.google_format import unsupported
-from small4.wire.google_schema import json_schema
-from tests.wire.there_and_back import BOUNDARIES, JSON, TEXTS, changed, load, said
-
-EXCHANGES = load("google")
-each_exchange = pytest.mark.parametrize("exchange", EXCHANGES, ids=lambda exchange: exchange["name"])
-PLAIN = {"contents": [{"parts": [{"text": "Hi"}]}]}
-HEAD = Head("r1", 1763600000, "mistral-small-4")
-DECLARED = [{"functionDeclarations": [{"name": "f"}, {"name": "g"}]}]
-
-
-def parse(body, path="mistral-small-4:generateContent") -> Call:
-    model, _, method = path.partition(":")
-    return google.parse_request(json.dumps(body).encode(), model, method == "streamGenerateContent")
-
-
-def config(**fields):
-    return PLAIN | {"generationConfig": fields}
-
-
-def parts(*parts, role="user"):
-    return PLAIN | {"contents": [{"role": role, "parts": list(parts)}]}
-
-
-def declared(*functions):
-    return PLAIN | {"tools": [{"functionDeclarations": list(functions)}]}
+from tests.wire.exchanges import BOUNDARIES, JSON, check_changed, refused_field, said
+from tests.wire.google_exchanges import DECLARED, EXCHANGES, PLAIN, config, declared, each_exchange, parse, parts
 
 
 @each_exchange
@@ -205,56 +176,6 @@ def test_levels_and_budgets_become_one_of_two_states(thinking, effort, budget, s
     assert (call.request.effort, call.request.thinking_budget, call.form.shows_thoughts) == (effort, budget, shows)
 
 
-def test_results_are_paired_by_id_or_by_name_and_order():
-    def called(name, call_id=None):
-        return {"functionCall": {"name": name, "args": {}} | ({"id": call_id} if call_id else {})}
-
-    def result(name, text, call_id=None):
-        response = {"name": name, "response": {"output": text}} | ({"id": call_id} if call_id else {})
-        return {"functionResponse": response}
-
-    contents = [
-        *PLAIN["contents"],
-        {"parts": [called("f", "x1"), called("f"), called("g"), called("f", "x2")]},
-        {"parts": [result("g", "g"), result("f", "f2", "x2"), result("f", "f1", "x1"), result("f", "f0")]},
-    ]
-    _, calls, *results = parse({"contents": contents}).request.messages
-    by_id = {message.tool_call_id: message.content for message in results}
-    assert [by_id[call.id] for call in calls.tool_calls] == ["f1", "f0", "g", "f2"]
-    assert parse({"contents": contents}).request.messages[1].tool_calls == calls.tool_calls
-    again = {"parts": [result("f", "again", "x1")]}
-    with pytest.raises(FieldError, match="no call of 'f' waits"):
-        parse({"contents": [*contents, again]})
-    assert parse({"contents": [*contents, *contents[1:]]})  # a later turn may use an id again
-
-
-def test_many_calls_are_paired_in_one_go():
-    calls = {"parts": [{"functionCall": {"name": "f", "id": f"{i}"}} for i in range(120)]}
-    answers = {"parts": [{"functionResponse": {"name": "f"}}] * 120}
-    body = json.dumps({"contents": [*PLAIN["contents"], *[calls] * 50, *[answers] * 25]}).encode()
-    start = process_time()
-    with pytest.raises(FieldError, match="no call of 'f' waits"):  # 50 times the same ids are 120 calls
-        google.parse_request(body, "m")
-    assert process_time() - start < 2.5
-
-
-@pytest.mark.parametrize(
-    ("response", "text"),
-    [
-        ({"output": "5"}, "5"),
-        ({"output": {"a": "é"}}, '{"a": "é"}'),
-        ({"error": "gone"}, "Error: gone"),
-        ({"result": 5}, '{"result": 5}'),
-        ({"output": 1, "more": 2}, '{"output": 1, "more": 2}'),
-        ({}, "{}"),
-    ],
-)
-def test_a_result_is_read_by_googles_rule(response, text):
-    called = {"role": "model", "parts": [{"functionCall": {"name": "f"}}]}
-    answered = {"parts": [{"functionResponse": {"name": "f", "response": response}}]}
-    assert parse({"contents": [*PLAIN["contents"], called, answered]}).request.messages[2].content == text
-
-
 def test_files_of_text_and_images_are_read():
     body = parts(
         {"inlineData": {"mimeType": "text/plain", "data": "w6k"}},
@@ -263,50 +184,6 @@ def test_files_of_text_and_images_are_read():
     )
     expected = (TextPart("é"), ImagePart(b"\xff\xef"), ImageLink("https://a/b"))
     assert parse(body).request.messages == (Message("user", expected),)
-
-
-@pytest.mark.parametrize(
-    ("schema", "expected"),
-    [
-        ({"type": "STRING", "nullable": True}, {"type": ["string", "null"]}),
-        ({"type": "STRING", "nullable": True, "enum": ["a"]}, {"type": ["string", "null"], "enum": ["a", None]}),
-        ({"anyOf": [{"type": "INTEGER"}], "nullable": True}, {"anyOf": [{"type": "integer"}, {"type": "null"}]}),
-        ({"any_of": [{"type": "NUMBER", "format": "double"}]}, {"anyOf": [{"type": "number"}]}),
-        ({"type": "STRING", "format": "date", "minLength": "2"}, {"type": "string", "format": "date", "minLength": 2}),
-        ({"type": "ARRAY", "items": {"type": "BOOLEAN"}}, {"type": "array", "items": {"type": "boolean"}}),
-        ({"type": "TYPE_UNSPECIFIED", "example": 5, "title": None}, {"examples": [5]}),
-        ({"ref": "#/$defs/a", "defs": {"a": {}}}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}),
-        ({"type": ["string", "null"], "pattern": "a"}, {"type": ["string", "null"], "pattern": "a"}),
-        (
-            {"type": "OBJECT", "properties": {"any_of": {"type": "STRING"}, "type": {}}, "propertyOrdering": ["type"]},
-            {"type": "object", "properties": {"type": {}, "any_of": {"type": "string"}}},
-        ),
-    ],
-)
-def test_googles_schema_becomes_json_schema(schema, expected):
-    converted = json_schema(schema, "s")
-    assert converted == expected
-    assert list(converted.get("properties", {})) == list(expected.get("properties", {}))
-
-
-def test_an_answers_object_has_only_the_properties_that_its_schema_names():
-    inner = {"type": "OBJECT", "properties": {"b": {"type": "STRING"}}}
-    schema = {"type": "OBJECT", "properties": {"a": inner}, "additionalProperties": True}
-    converted = parse(config(responseSchema=schema)).request.response_format
-    assert isinstance(converted, JsonSchema)
-    assert converted.schema["additionalProperties"] is True
-    assert converted.schema["properties"]["a"]["additionalProperties"] is False
-
-
-@settings(max_examples=40)
-@given(values=st.lists(TEXTS, min_size=1, max_size=4))
-def test_a_choice_of_texts_is_a_pattern_and_back(values):
-    assert enum_values(enum_pattern(values)) == values
-
-
-@pytest.mark.parametrize("pattern", ["", "a+", "a|", r"\d", "(a|b)"])
-def test_other_patterns_are_no_choice_of_texts(pattern):
-    assert enum_values(pattern) is None
 
 
 @pytest.mark.parametrize(
@@ -328,41 +205,22 @@ def test_numbers_are_taken_or_refused_by_name(name):
     outcomes = set()
     for value in (*BOUNDARIES, 2, 2.001, 5, 5.001, 8, 9, 20, 21, 1.001, -2, -2.001, -(2**63), -(2**63) - 1):
         fields = {"thinkingConfig": {name: value}} if name == "thinkingBudget" else {name: value}
-        outcomes.add(refused_field(config(responseLogprobs=True, **fields)))
+        outcomes.add(refused_field(parse, config(responseLogprobs=True, **fields)))
     prefix = "generationConfig.thinkingConfig." if name == "thinkingBudget" else "generationConfig."
     assert outcomes == {None, prefix + name}
-
-
-def refused_field(body) -> str | None:
-    """The field that a body is refused for."""
-    try:
-        parse(body)
-    except FieldError as error:
-        return error.param
-    return None
 
 
 @settings(max_examples=50)
 @given(data=st.data())
 def test_a_request_changed_anywhere_is_refused_or_written_as_it_was_read(data):
-    read_and_write(data)
+    check_changed(data, EXCHANGES, parse, format_request)
 
 
 @pytest.mark.slow
 @settings(max_examples=5000, deadline=None)
 @given(data=st.data())
 def test_thousands_of_changed_requests_are_refused_or_written_as_they_were_read(data):
-    read_and_write(data)
-
-
-def read_and_write(data):
-    exchange = data.draw(st.sampled_from(EXCHANGES))
-    body = changed(data.draw(st.sampled_from([exchange["request"], *exchange["variants"]])), data)
-    try:
-        call = parse(body)
-    except RequestError:
-        return
-    assert parse(format_request(call)) == replace(call, ignored=())
+    check_changed(data, EXCHANGES, parse, format_request)
 
 
 @settings(max_examples=40)

@@ -1,16 +1,23 @@
-"""Golden exchanges of Anthropic and Google, one JSON file each, written after their documents.
+"""Golden exchanges, one JSON file each, and requests and answers that are drawn at random.
 
-`request` is how we ourselves write it, `variants` say the same in other ways; `stream` and `answer` are one answer, as
-events and as a whole. `hidden` is a thought that the client did not want to read.
+In those of Chat Completions, `call` is what the request means and `events` what the answer does, with dataclasses of
+`small4.chat` as `{"TextDelta": {"text": "a"}}`, with the fields that differ from their defaults.
+
+In those of Anthropic and Google, `request` is how we ourselves write it, `variants` say the same in other ways;
+`stream` and `answer` are one answer, as events and as a whole. `hidden` is a thought that the client did not want to
+read.
 """
 
 import json
-from dataclasses import replace
+from base64 import b64decode
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hypothesis import strategies as st
 
+from small4 import chat
 from small4.chat import (
     AnswerEvent,
     Finish,
@@ -23,18 +30,64 @@ from small4.chat import (
     ToolCallStart,
     Usage,
 )
+from small4.errors import FieldError, RequestError
 from small4.tokenizer.conversation import check_messages, to_turns
 from small4.wire.call import Call
 from small4.wire.signature import Signer
+from small4.wire.sse import ServerEvent
 
+ROOT = Path(__file__).parent / "golden"
 SIGNER = Signer(b"golden golden golden")
 BOUNDARIES = (-1, 0, 1, 2**31 - 1, 2**31, 2**63, 1e308, -1e308, -0.0, 0.5, True, "1", None, [], {})
 
 
+@dataclass(frozen=True)
+class Exchange:
+    name: str
+    request: dict[str, Any]
+    call: dict[str, Any]  # fields of the Call, `request` among them as a ChatRequest
+    is_canonical: bool  # what format_request writes is the request
+    events: list[AnswerEvent]
+    stream: list[ServerEvent]
+    body: dict[str, Any]
+
+
+def exchanges(dialect: str) -> list[Exchange]:
+    return [read(path) for path in sorted((ROOT / dialect).glob("*.json"))]
+
+
+def read(path: Path) -> Exchange:
+    fields = json.loads(path.read_text())
+    call = fields["call"]
+    return Exchange(
+        name=path.stem,
+        request=fields["request"],
+        call={name: tuple(value) if name == "ignored" else build(value) for name, value in call.items()},
+        is_canonical=fields.get("is_canonical", True),
+        events=[AnswerEvent(index, build(event)) for index, event in fields.get("events", [])],
+        stream=[ServerEvent(data if isinstance(data, str) else json.dumps(data)) for data in fields.get("stream", [])],
+        body=fields.get("body", {}),
+    )
+
+
+def build(value: Any) -> Any:
+    """The dataclass that a JSON value stands for; other objects stay as they are."""
+    if isinstance(value, list):
+        return tuple(map(build, value))
+    if not isinstance(value, dict) or len(value) != 1:
+        return value
+    ((name, fields),) = value.items()
+    if name == "bytes":
+        return b64decode(fields)
+    kind = getattr(chat, name, None)
+    if not isinstance(kind, type):
+        return value
+    return kind(**{key: field if key in ("schema", "parameters") else build(field) for key, field in fields.items()})
+
+
 def load(dialect: str) -> list[Any]:
-    """The exchanges of a dialect."""
-    paths = sorted((Path(__file__).parent / "golden" / dialect).glob("*.json"))
-    return [{"name": path.stem, **json.loads(path.read_text())} for path in paths]
+    """The exchanges of Anthropic or Google."""
+    return [{"name": path.stem, **json.loads(path.read_text())} for path in sorted((ROOT / dialect).glob("*.json"))]
 
 
 def said(call: Call, merged: bool = False) -> Any:
@@ -129,3 +182,28 @@ def _change(value: Any, data: st.DataObject) -> None:
             value[key] = data.draw(JSON)
             return
         value = value[key]
+
+
+def check_changed(
+    data: st.DataObject,
+    exchanges: list[Any],
+    parse: Callable[[Any], Call],
+    format_request: Callable[[Call], Any],
+) -> None:
+    """A golden request that was changed is refused, or written as it was read."""
+    exchange = data.draw(st.sampled_from(exchanges))
+    body = changed(data.draw(st.sampled_from([exchange["request"], *exchange["variants"]])), data)
+    try:
+        call = parse(body)
+    except RequestError:
+        return
+    assert parse(format_request(call)) == replace(call, ignored=())
+
+
+def refused_field(parse: Callable[[Any], Call], body: Any) -> str | None:
+    """The field that a body is refused for."""
+    try:
+        parse(body)
+    except FieldError as error:
+        return error.param
+    return None
