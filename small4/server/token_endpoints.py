@@ -7,7 +7,7 @@ from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 
-from small4.errors import UnknownPathError
+from small4.errors import FieldError, RequestError, UnknownPathError
 from small4.server.endpoints import Endpoints, json_response
 from small4.server.models import Tokenizes
 from small4.server.service import Service
@@ -51,7 +51,10 @@ class TokenEndpoints:
         body = await self.endpoints.read_body(request)
         fields = convert(decode_object(body), DetokenizeFields)
         tokenizer, _ = self._tokenizer(fields.model)
-        text = await self.endpoints.off_loop(len(body), tokenizer.decode, fields.tokens)
+        try:
+            text = await self.endpoints.off_loop(len(body), tokenizer.decode, fields.tokens)
+        except RequestError as error:
+            raise FieldError(f"tokens: {error}", "tokens") from None
         return json_response({"prompt": text, "text": text})
 
     def _tokenizer(self, model: str | None) -> tuple[Tokenizes, int]:

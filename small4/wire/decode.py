@@ -3,6 +3,8 @@
 Unknown fields are never an error: agents send many. Their paths are gathered, so that the server can name them.
 """
 
+import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -16,6 +18,7 @@ MAX_NODES = 200_000  # values, the ones inside others included
 MAX_QUOTED = 200  # characters of a message about a value
 MAX_PATH = 100  # characters of a path that are named
 MAX_IGNORED = 64  # paths that are named; more are counted
+MAX_DIGITS = 4300  # of a whole number
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -25,13 +28,51 @@ def decode_object(body: bytes) -> dict[str, Any]:
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise FieldError(f"the body is not JSON: {error}") from None
+        raise _not_json(body, str(error)) from None
     except RecursionError:
         raise _too_deep() from None
     if not isinstance(value, dict):
         raise FieldError("the body must be a JSON object")
     check_depth(value)
     return value
+
+
+def _not_json(body: bytes, why: str) -> FieldError:
+    """The error of a body that is not JSON, with the path of the number that is to blame, if one is."""
+    path = _path_of_no_number(body)
+    if not path:
+        return FieldError(f"the body is not JSON: {why}")
+    path = _shown(path)
+    return FieldError(f"{path}: the number is not finite, or has more than {MAX_DIGITS} digits; send another", path)
+
+
+def _path_of_no_number(body: bytes) -> str | None:
+    """Where the first number stands that is NaN, infinite or too long: Python's reader goes on where msgspec ends."""
+    mark = object()
+    try:
+        value = json.loads(
+            body.decode(),
+            parse_constant=lambda text: mark,
+            parse_float=lambda text: 0 if math.isfinite(float(text)) else mark,
+            parse_int=lambda text: 0 if len(text) <= MAX_DIGITS else mark,
+        )
+    except (ValueError, RecursionError):
+        return None
+    return _path_to(mark, value)
+
+
+def _path_to(mark: object, value: object) -> str | None:
+    """Where the mark stands in a value, cut to what is shown."""
+    waiting = [("", value)]
+    while waiting:
+        path, value = waiting.pop()
+        if value is mark:
+            return path.removeprefix(".")
+        if isinstance(value, dict):
+            waiting += [(f"{path}.{name}"[:MAX_PATH], child) for name, child in value.items()]
+        elif isinstance(value, list):
+            waiting += [(f"{path}[{index}]"[:MAX_PATH], child) for index, child in enumerate(value)]
+    return None
 
 
 def check_depth(value: object) -> None:

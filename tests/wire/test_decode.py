@@ -1,5 +1,7 @@
 """Bodies and structs: what is wrong is named by its path, what is unknown is only listed."""
 
+from time import process_time
+
 import msgspec
 import pytest
 
@@ -22,6 +24,31 @@ class Outer(msgspec.Struct):
 def test_what_is_no_json_object_is_refused(body):
     with pytest.raises(FieldError):
         decode_object(body)
+
+
+@pytest.mark.parametrize("text", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999", "9" * 4301])
+def test_a_number_that_cannot_be_held_is_named_by_its_path(text):
+    for body, path in (
+        ('{"a": {"b": [1, %s]}}', "a.b[1]"),
+        ('{"a": 1.5, "b": %s, "c": [2]}', "b"),
+        ("[%s]", "[0]"),
+        ('{"' + "a" * 200 + '": %s}', "a" * 99),
+    ):
+        with pytest.raises(FieldError, match="not finite, or has more than 4300 digits") as caught:
+            decode_object((body % text).encode())
+        assert caught.value.param == path
+    for body in ('{"a": %s', "%s", '{"a": %s} x'):  # no object around it, or no end to it
+        with pytest.raises(FieldError) as caught:
+            decode_object((body % text).encode())
+        assert not caught.value.param
+
+
+def test_a_number_that_cannot_be_held_is_found_in_time_however_deep_it_stands():
+    body = b'{"' + b"n" * 50_000 + b'":' + b"[" * 200 + b"1," * 100_000 + b"NaN" + b"]" * 200 + b"}"
+    start = process_time()
+    with pytest.raises(FieldError, match=r"^nnn"):
+        decode_object(body)
+    assert process_time() - start < 2.5
 
 
 def test_depth_is_limited():
