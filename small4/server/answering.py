@@ -25,7 +25,7 @@ from small4.server.exchange import Exchange, exchange_of
 from small4.server.links import Fetch, with_images
 from small4.server.meter import Meter
 from small4.server.outlet import Outlet
-from small4.server.refusal import problem_and_status
+from small4.server.refusal import problem_behind
 
 EVENTS_PER_TURN = 16  # of one stream, before the others get theirs
 
@@ -59,7 +59,7 @@ class Answering:
             if not self.outlet.has_begun:
                 raise
             exchange.fail(error)
-            await self.outlet.fail(problem_and_status(error)[0])
+            await self.outlet.fail(problem_behind(error))
 
     async def _work(self, exchange: Exchange) -> None:
         if self.drain.is_draining:

@@ -7,7 +7,7 @@ from typing import Any
 from starlette.types import Scope
 
 from small4.chat import Usage
-from small4.server.refusal import problem_and_status
+from small4.server.refusal import problem_behind
 
 UNMATCHED = "unmatched"  # the route of a path that no table holds
 
@@ -43,7 +43,7 @@ class Exchange:
 
     def fail(self, error: Exception) -> None:
         """Note what became of the request."""
-        self.error = problem_and_status(error)[0].kind
+        self.error = problem_behind(error).kind
         if self.error == "internal":
             self.fault = error
 

@@ -15,7 +15,7 @@ from small4.server.exchange import Exchange, exchange_of
 from small4.server.log import Log
 from small4.server.metrics import Metrics
 from small4.server.outlet import RawHeaders, encode_json
-from small4.server.refusal import Refusal, problem_and_status
+from small4.server.refusal import Refusal, problem_behind
 from small4.wire.problem import Problem
 
 ALWAYS: RawHeaders = [  # no answer of ours is to be kept by a cache, read as another type, or told where it came from
@@ -77,13 +77,14 @@ class _Sending:
 
 async def send_error(scope: Scope, send: Send, dialect: Dialect, error: Exception) -> None:
     """The answer that says what went wrong, in the dialect of whoever asked."""
-    problem, status = problem_and_status(error)
+    problem = problem_behind(error)
+    status = problem.exact_status or dialect.status(problem)
     body = encode_json(dialect.format_error(problem, exchange_of(scope).id))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += _headers_of(problem, error)
     if has_unread_body(scope):  # it would have to be read to its end before the connection could be used again
         headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status or dialect.status(problem), "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 

@@ -24,11 +24,9 @@ class Refusal(Small4Error):
 
     @property
     def problem(self) -> Problem:
-        return Problem(self.kind, self.message, code=self.code)
+        return Problem(self.kind, self.message, code=self.code, exact_status=self.status)
 
 
-def problem_and_status(error: Exception) -> tuple[Problem, int | None]:
-    """What an exception means to a caller, and its status where that is not the problem's own."""
-    if isinstance(error, Refusal):
-        return error.problem, error.status
-    return problem_of(error), None
+def problem_behind(error: Exception) -> Problem:
+    """What an exception means to a caller."""
+    return error.problem if isinstance(error, Refusal) else problem_of(error)

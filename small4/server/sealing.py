@@ -1,7 +1,7 @@
 """What this instance gives its clients to keep: signed or encrypted with keys derived from its one secret.
 
-Every purpose has a key of its own, so that nothing made for one can be used for another. What was made for one caller is
-nothing in the hands of another.
+Every purpose has a key of its own, so that nothing made for one can be used for another. What was made for one caller
+is nothing in the hands of another.
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode

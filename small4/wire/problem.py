@@ -93,11 +93,12 @@ class Problem:
     param: str | None = None  # path of the field, where one is to blame
     code: str | None = None  # a finer word, of the OpenAI vocabulary
     retry_after_seconds: float | None = None
+    exact_status: int | None = None  # where HTTP has a finer one than that of the kind
 
     @property
     def status(self) -> int:
         """The HTTP status that says it before an answer has begun."""
-        return STATUS[self.kind]
+        return self.exact_status or STATUS[self.kind]
 
 
 def problem_of(error: Exception) -> Problem:

@@ -164,6 +164,30 @@ def test_refusals_are_in_the_dialect_of_their_path(tmp_path, path, headers, expe
     assert all(reply.headers["request-id"].startswith("req_") for reply in replies)
 
 
+def test_body_of_a_refusal_has_the_status_that_it_came_with(tmp_path):
+    path = "/v1beta/models/scripted:generateContent"
+    bounds = Bounds(max_body_bytes=100, body_idle_seconds=0.02)
+    served = Served(tmp_path, bounds=bounds)
+
+    async def check():
+        again = {"headers": {"idempotency-key": "a"}}
+        await served.client.post(path, GOOGLE, **again)
+        replies = {
+            404: await served.client.post("/v1beta/unheard", GOOGLE),
+            405: await served.client.request("PUT", path),
+            408: await served.client.post(path, parts=[]),  # none of it comes
+            413: await served.client.post(path, b"x" * 101),
+            414: await served.client.post(path + "?" + "x" * 3000, GOOGLE),
+            415: await served.client.post(path, GOOGLE, headers={"content-encoding": "gzip"}),
+            422: await served.client.post(path, {"contents": []}, **again),
+            431: await served.client.post(path, GOOGLE, headers=[(f"x-{n}", "") for n in range(65)]),
+        }
+        told = {status: (reply.status, reply.json["error"]["code"]) for status, reply in replies.items()}
+        assert told == {status: (status, status) for status in replies}
+
+    asyncio.run(check())
+
+
 ERRORS = [
     (ContextLengthError("the prompt has 9 tokens, the limit is 8"), 400),
     (RateLimitError("too many requests; come again", 7.2), 429),
