@@ -14,13 +14,12 @@ from tests.paged import PagedSequence
 
 FORMS: tuple[Form, ...] = ("expanded", "absorbed")
 
-# The gates, on logits of standard deviation about 1. The reference's own back ends differ by 1.3e-5 in float32.
+# The gates, on logits of standard deviation about 1.
 MAX_FLOAT32_PREFILL = 1e-5  # expanded form, whole prompt
-MAX_FLOAT32 = 2e-5  # every path that generation takes
-# Absorbing a whole prompt is no path of ours (above 16 queries we expand); at far positions the reference itself lies
-# up to 6.5e-5 from the float64 result, depending on the processor, and two roundings of that kind add up. One case of
-# the 24 of the benchmark is over this line on a Xeon.
-MAX_FLOAT32_ABSORBED_PROMPT = 5e-5
+# Every path that generation takes. Absorbing a whole prompt is none of them (above 16 queries we expand) and cannot be
+# held to this: there the reference's two attention back ends are up to 4.5e-5 apart, and even an absorbed pass computed
+# in float64 is 3.5e-5 away from it. Such a row may be as far as the back ends are from each other on the same model.
+MAX_FLOAT32 = 2e-5
 # In bf16 a gate's near tie may fall the other way and replace an expert; then the median row tells, not the mean.
 MAX_BF16_MEAN, MIN_BF16_TOP1, MAX_BF16_MEDIAN_KL = 0.06, 0.85, 0.01
 
@@ -43,6 +42,7 @@ class Row:
     start: int  # position of the first token
     form: Form
     difference: Difference
+    reference_apart: float = 0.0  # largest distance between the reference's two attention back ends on a prompt
 
 
 def compare(ours_TW: Tensor, theirs_TW: Tensor) -> Difference:
@@ -58,7 +58,10 @@ def compare(ours_TW: Tensor, theirs_TW: Tensor) -> Difference:
 def broken_gates(rows: Sequence[Row], dtype: torch.dtype) -> list[str]:
     """What is too far apart among the rows of one model; empty where parity holds."""
     if dtype == torch.float32:
-        return [f"{row}: over {float32_limit(row)}" for row in rows if not row.difference.max <= float32_limit(row)]
+        apart = max((row.reference_apart for row in rows), default=0.0)
+        return [
+            f"{row}: over {limit:.1e}" for row in rows if not row.difference.max <= (limit := float32_limit(row, apart))
+        ]
     broken = []
     for what, form in sorted({(row.what, row.form) for row in rows}):
         pool = [row.difference for row in rows if (row.what, row.form) == (what, form)]
@@ -70,10 +73,10 @@ def broken_gates(rows: Sequence[Row], dtype: torch.dtype) -> list[str]:
     return broken
 
 
-def float32_limit(row: Row) -> float:
-    """Largest difference allowed to one row in float32."""
+def float32_limit(row: Row, reference_apart: float) -> float:
+    """Largest difference allowed to one row in float32, where the reference's back ends are so far apart."""
     if row.what == "prefill":
-        return MAX_FLOAT32_PREFILL if row.form == "expanded" else MAX_FLOAT32_ABSORBED_PROMPT
+        return MAX_FLOAT32_PREFILL if row.form == "expanded" else max(MAX_FLOAT32, reference_apart)
     return MAX_FLOAT32
 
 
@@ -84,9 +87,10 @@ def compare_prefill(case: Case, pair: Pair, starts: Sequence[int], num_tokens: i
     for start in starts:
         positions_T = torch.arange(start, start + len(tokens_T))
         theirs = reference_logits(pair, tokens_T, positions_T, images)
+        apart = compare(reference_logits(pair, tokens_T, positions_T, images, "sdpa"), theirs).max
         for form in FORMS:
             ours = pair.ours(tokens_T, positions_T, FullAttention([len(tokens_T)], form), images)
-            yield Row("prefill", start, form, compare(ours, theirs))
+            yield Row("prefill", start, form, compare(ours, theirs), apart)
 
 
 @torch.inference_mode()
@@ -106,12 +110,16 @@ def compare_decode(case: Case, pair: Pair, starts: Sequence[int], steps: int = 1
             yield Row("decode", start, form, compare(ours, theirs))
 
 
-def reference_logits(pair: Pair, tokens_T: Tensor, positions_T: Tensor, images: Sequence[Tensor]) -> Tensor:
-    """The reference's logits [T, W] of one pass."""
+def reference_logits(
+    pair: Pair, tokens_T: Tensor, positions_T: Tensor, images: Sequence[Tensor], attention: str = "eager"
+) -> Tensor:
+    """The reference's logits [T, W] of one pass, with either of its attention back ends."""
     dtype = pair.ours.tok_embeddings.weight.dtype
+    pair.theirs.set_attn_implementation(attention)
     output = pair.theirs(
         input_ids=tokens_T[None], position_ids=positions_T[None], use_cache=False, **image_arguments(images, dtype)
     )
+    pair.theirs.set_attn_implementation("eager")
     logits: Tensor = output.logits[0]
     return logits
 
