@@ -42,7 +42,7 @@ def test_it_says_that_it_is_not_small_4(nano: LLM) -> None:
 
 
 def test_thinking_pays_by_far(nano: LLM) -> None:
-    scores = scored(nano, ["sum4"], n=50)
+    scores = scored(nano, ["sum4"], n=25)
     assert scores["sum4", "high"].accuracy >= scores["sum4", "none"].accuracy + 0.7
 
 

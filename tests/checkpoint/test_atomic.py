@@ -111,7 +111,7 @@ print(f"{trials} trials, {killed} killed, checkpoints seen {sorted(seen)}")
 """
 
 
-@pytest.mark.parametrize("trials", [10, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [4, pytest.param(1000, marks=pytest.mark.slow)])
 def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(tmp_path, trials):
     (tmp_path / "run").mkdir()
     result = subprocess.run(

@@ -26,8 +26,9 @@ class AllRows:
         return attend(query_TNH, self.rows[layer][:end], projection, self.form)
 
 
+@pytest.mark.slow
 @torch.inference_mode()
-@pytest.mark.parametrize("is_native", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("is_native", [False, True])
 def test_the_last_tokens_of_the_longest_context(is_native: bool) -> None:
     model = tiny_model(qk_rope_head_dim=16)  # rows of 32, which the native attention takes
     held = MAX_CONTEXT - NEW - STEPS

@@ -76,8 +76,8 @@ def play(model: Transformer, expected: Expected, seed: int) -> Counter[str]:
 
 
 def test_every_schedule_gives_the_naive_tokens(model: Transformer, expected: Expected) -> None:
-    seen = sum((play(model, expected, seed) for seed in range(24)), Counter[str]())
-    assert min(seen.values()) >= 5, f"schedules that miss what they are for: {seen}"
+    seen = sum((play(model, expected, seed) for seed in range(16)), Counter[str]())
+    assert min(seen.values()) >= 3, f"schedules that miss what they are for: {seen}"
 
 
 @pytest.mark.slow

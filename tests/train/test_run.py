@@ -13,7 +13,7 @@ from small4.train.run import train_nano
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_nano("test", tmp_path_factory.mktemp("run"), threads=1, n=4, suites=["sum2"])
+    return train_nano("test", tmp_path_factory.mktemp("run"), threads=1, n=1, suites=["sum2"])
 
 
 def test_the_finished_checkpoint_answers(trained: Path) -> None:
@@ -27,7 +27,7 @@ def test_the_record_names_weights_data_and_scores(trained: Path) -> None:
     assert record["sha256"] == {weights.name: hashlib.sha256(weights.read_bytes()).hexdigest()}
     assert (record["steps"], record["config"]["seed"]) == (20, 0)
     scores = json.loads((trained / "evaluation.json").read_text())["scores"]
-    assert [(row["skill"], row["effort"], row["n"]) for row in scores] == [("sum2", "none", 4), ("sum2", "high", 4)]
+    assert [(row["skill"], row["effort"], row["n"]) for row in scores] == [("sum2", "none", 1), ("sum2", "high", 1)]
 
 
 def test_the_loss_plot_is_a_png(trained: Path) -> None:
