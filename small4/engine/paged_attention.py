@@ -10,7 +10,7 @@ from torch import Tensor
 from small4.engine.batch import StepBatch
 from small4.engine.kv_cache import PagedCache
 from small4.kernels.ops import Kernels
-from small4.kernels.pages import Pages
+from small4.kernels.pages import CachePages, Pages
 from small4.model.attention import CachedAttention, LatentProjection, attend
 
 ABSORB_UP_TO = 16  # tokens of a run; above that, expanding the rows costs less than meeting them head by head
@@ -20,15 +20,17 @@ class PagedAttention(CachedAttention):
     """The `Attention` of one step."""
 
     def __init__(self, cache: PagedCache, batch: StepBatch, kernels: Kernels) -> None:
-        self.cache = cache
         self.batch = batch
         self.kernels = kernels
-        self.query_starts = torch.tensor(batch.starts, dtype=torch.int32)
+        query_starts = torch.tensor(batch.starts, dtype=torch.int32)
+        self.cache_pages = CachePages(
+            cache.layers, cache.scales, batch.tables, query_starts, batch.ends_B, batch.slots_T
+        )
 
     def __call__(
         self, layer: int, query_TNH: Tensor, latent_TL: Tensor, rope_key_TR: Tensor, projection: LatentProjection
     ) -> Tensor:
-        batch, pages = self.batch, self._pages(layer)
+        batch, pages = self.batch, self.cache_pages.of(layer)
         self.kernels.store_rows(pages, torch.cat([latent_TL, rope_key_TR], dim=-1))
         parts = []
         if batch.num_short:
@@ -39,13 +41,8 @@ class PagedAttention(CachedAttention):
             parts.append(attend(query, pages.rows(row, query.dtype), projection, "expanded"))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    def pages(self, layer: int) -> Pages | None:
-        return self._pages(layer) if self.batch.num_short == len(self.batch.runs) else None
-
-    def _pages(self, layer: int) -> Pages:
-        cache, batch = self.cache, self.batch
-        scales = None if cache.scales is None else cache.scales[layer]
-        return Pages(cache.layers[layer], scales, batch.tables, self.query_starts, batch.ends_B, batch.slots_T)
+    def pages(self) -> CachePages | None:
+        return self.cache_pages if self.batch.num_short == len(self.batch.runs) else None
 
     def _absorbed(self, pages: Pages, query_TNH: Tensor, projection: LatentProjection) -> Tensor:
         """Values [T, N, V] of the short runs."""

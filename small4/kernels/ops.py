@@ -3,7 +3,7 @@
     pack(weight, kind)                      quantized.pack
     linear(weight)(x)                       x W^T                       weight: packed int8 or int4, or bfloat16
     experts(w13, w2, shared)(x, p, ids)     sum_k p_k expert_ids_k(x) + shared(x)
-    block(weights)                          a layer in one call or two, or None where nothing is fused
+    block(weights)                          layers in one call or each in two, or None where nothing is fused
     store_rows(pages, rows)                 Pages.store
     paged_latent_attention(...)             reference.paged_latent_attention
 
@@ -11,14 +11,14 @@ The C++ library (`cpu/`) is taken where one is there or can be built, torch's ow
 `Kernels.name` says which, and why. A weight is prepared once, when it is bound; the bound object is what runs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from small4.kernels.block import BlockWeights
-from small4.kernels.pages import Pages
+from small4.kernels.pages import CachePages, Pages
 from small4.kernels.quantized import Kind, PackedWeight
 
 Weight = PackedWeight | Tensor
@@ -27,15 +27,23 @@ ExpertSum = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [T, D], weights [T, 
 
 
 class FusedBlock(Protocol):
-    """One layer: as a whole where its attention is absorbed, else what comes before the attention and what after it."""
+    """One layer: what comes before its attention, and what after it."""
 
-    def whole(
-        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: Pages, scale: float
-    ) -> Tensor: ...
+    def chain(self, following: Sequence[Any], first_layer: int) -> "FusedChain":
+        """This layer, the first that `CachePages` counts so, and the blocks behind it, made by the same kernels."""
+        ...
 
     def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]: ...
 
     def back(self, x_TD: Tensor, values_TNV: Tensor) -> Tensor: ...
+
+
+class FusedChain(Protocol):
+    """Layers that follow each other as a whole, where their attention is absorbed."""
+
+    def __call__(
+        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: CachePages, scale: float
+    ) -> Tensor: ...
 
 
 class Kernels(Protocol):

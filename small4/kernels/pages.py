@@ -5,6 +5,7 @@ bfloat16 scale. Sequence b's row s is rows_PBC[tables[b, s // block_size], s % b
 rows, and its queries query_starts[b] to query_starts[b + 1] belong to the last of them.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,3 +55,19 @@ class Pages:
             *(self.rows_PBC, self.scales_PB, self.tables[:count], self.query_starts[: count + 1]),
             *(self.context_lengths[:count], self.slots_T),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CachePages:
+    """The caches of all layers as one pass sees them, each of the same shape; fields as in `Pages`."""
+
+    layers: Sequence[Tensor]
+    scales: Sequence[Tensor] | None
+    tables: Tensor
+    query_starts: Tensor
+    context_lengths: Tensor
+    slots_T: Tensor
+
+    def of(self, layer: int) -> Pages:
+        scales_PB = None if self.scales is None else self.scales[layer]
+        return Pages(self.layers[layer], scales_PB, self.tables, self.query_starts, self.context_lengths, self.slots_T)

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from small4.kernels.attention import fused_causal_attention
-from small4.kernels.pages import Pages
+from small4.kernels.pages import CachePages
 from small4.kernels.reference import causal_attention, latent_attention, rotate_interleaved
 from small4.model.config import ModelConfig
 from small4.model.layers import RMSNorm
@@ -88,7 +88,7 @@ class CachedAttention(ABC):
     """An `Attention` over pages, which a kernel may also walk through by itself."""
 
     @abstractmethod
-    def pages(self, layer: int) -> Pages | None:
+    def pages(self) -> CachePages | None:
         """Where the pass's rows go and what its queries look at; None where not all of it is to be absorbed."""
 
 

@@ -1,8 +1,10 @@
-"""A layer through the fused kernel: one call where queries meet latents in pages, else two around attention.
+"""Layers through the fused kernel: one call where queries meet latents in pages, else two a layer around attention.
 
 Same maths as `Block.forward`, with fewer roundings: nothing is rounded to the model's type inside a call. Packed
 weights run any number of tokens this way; plain ones few, since torch's own products are the better ones for many.
 """
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +24,7 @@ class FusedLayer:
     def __init__(self, layer: int, run: FusedBlock, projection: LatentProjection, *, is_packed: bool) -> None:
         self.layer = layer
         self.run = run
+        self.alone = run.chain([], layer)
         self.projection = projection
         self.latent_width = projection.wkv_b.shape[1]
         self.is_packed = is_packed
@@ -31,12 +34,29 @@ class FusedLayer:
 
     def __call__(self, x_TD: Tensor, positions: Positions, attention: Attention) -> Tensor:
         tables = (positions.cos, positions.sin, positions.growth)
-        pages = attention.pages(self.layer) if isinstance(attention, CachedAttention) else None
+        pages = attention.pages() if isinstance(attention, CachedAttention) else None
         if pages is not None:
-            return self.run.whole(x_TD, *tables, pages, self.projection.scale)
+            return self.alone(x_TD, *tables, pages, self.projection.scale)
         query_TNH, rows_TC = self.run.front(x_TD, *tables)
         latent_TL, rope_key_TR = rows_TC.tensor_split([self.latent_width], dim=-1)
         return self.run.back(x_TD, attention(self.layer, query_TNH, latent_TL, rope_key_TR, self.projection))
+
+
+class FusedStack:
+    """All layers of a model, in one call where queries meet latents in pages."""
+
+    def __init__(self, layers: Sequence[FusedLayer]) -> None:
+        self.first = layers[0]
+        self.run = self.first.run.chain([layer.run for layer in layers[1:]], self.first.layer)
+
+    def __call__(self, x_TD: Tensor, positions: Positions, attention: Attention) -> Tensor | None:
+        """The last layer's output; None where the layers must run one by one."""
+        if not self.first.takes(x_TD.shape[0]) or not isinstance(attention, CachedAttention):
+            return None
+        pages = attention.pages()
+        if pages is None:
+            return None
+        return self.run(x_TD, positions.cos, positions.sin, positions.growth, pages, self.first.projection.scale)
 
 
 def fuse(

@@ -14,7 +14,7 @@ from small4.errors import ConfigError
 from small4.kernels.ops import Kernels, backend
 from small4.kernels.quantized import GROUP, Kind, PackedWeight, can_pack
 from small4.model.draft_head import DraftHead
-from small4.model.fused import fuse
+from small4.model.fused import FusedLayer, FusedStack, fuse
 from small4.model.layers import SwiGLU
 from small4.model.linear import Linear, PackedLinear
 from small4.model.moe import Experts, PackedExperts
@@ -58,6 +58,7 @@ def fuse_model(model: Transformer, kernels: Kernels) -> None:
     output = model.tok_embeddings.weight if model.output is None else model.output.weight
     if isinstance(output, Tensor) and output.dtype == torch.bfloat16:
         model.few_logits = kernels.linear(output.detach())
+    fused: list[FusedLayer] = []
     for block in model.layers:
         assert isinstance(block, Block)
         experts, is_wide = block.experts, block.attention_norm.weight.dtype == torch.float32
@@ -67,6 +68,9 @@ def fuse_model(model: Transformer, kernels: Kernels) -> None:
         norms = block.attention_norm.weight, block.ffn_norm.weight
         shared = None if block.shared_experts is None else plain_shared(block.shared_experts)
         block.fused = fuse(block.layer, block.attention, norms, block.gate, experts, shared, kernels)
+        if block.fused is not None:
+            fused.append(block.fused)
+    model.fused = FusedStack(fused) if len(fused) == len(model.layers) else None
 
 
 def plain_shared(shared: SwiGLU) -> tuple[Tensor, Tensor]:

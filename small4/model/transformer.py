@@ -18,7 +18,7 @@ from small4.kernels.linear import linear
 from small4.kernels.ops import Product
 from small4.model.attention import Attention, LatentAttention, Positions
 from small4.model.config import ModelConfig
-from small4.model.fused import FEW_TOKENS, FusedLayer
+from small4.model.fused import FEW_TOKENS, FusedLayer, FusedStack
 from small4.model.layers import RMSNorm, SwiGLU
 from small4.model.linear import Linear
 from small4.model.moe import Experts, RoutingObserver, choose_experts, is_moe_layer
@@ -42,6 +42,7 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output: nn.Module | None = None if config.tied_embeddings else Linear(config.dim, config.vocab_size)
         self.few_logits: Product | None = None  # the output's product for few tokens; `quantize.fuse_model` sets it
+        self.fused: FusedStack | None = None  # all layers in one call, where each is fused; the same sets it
         self.frequencies_R = rope_frequencies(config)  # not a buffer: it must stay float32 in a bf16 model
         self.routing_observer: RoutingObserver | None = None  # training listens here for balance and load
 
@@ -60,9 +61,14 @@ class Transformer(nn.Module):
     def run(self, x_TD: Tensor, positions_T: Tensor, attention: Attention) -> Tensor:
         """Embedded rows through all blocks and the final norm, [T, D]."""
         positions = position_tables(self.config, self.frequencies_R, positions_T, x_TD.dtype)
-        for block in self.layers:
-            x_TD = block(x_TD, positions, attention, self.routing_observer)
-        normed_TD: Tensor = self.norm(x_TD)
+        last_TD: Tensor | None = None
+        if self.fused is not None and self.routing_observer is None and not torch.is_grad_enabled():
+            last_TD = self.fused(x_TD, positions, attention)
+        if last_TD is None:
+            last_TD = x_TD
+            for block in self.layers:
+                last_TD = block(last_TD, positions, attention, self.routing_observer)
+        normed_TD: Tensor = self.norm(last_TD)
         return normed_TD
 
     def embed(self, tokens_T: Tensor, images: Sequence[Tensor] = ()) -> Tensor:

@@ -12,7 +12,7 @@ from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind
 from small4.model.attention import Form
-from small4.model.fused import fuse
+from small4.model.fused import FusedStack, fuse
 from small4.model.moe import Experts
 from small4.model.quantize import fuse_model, plain_shared, quantize_model
 from small4.model.transformer import Transformer
@@ -46,6 +46,7 @@ def fuse_everything(model: Transformer, kernels: NativeKernels) -> None:
         block.fused = fuse(block.layer, block.attention, norms, block.gate, block.experts, shared, kernels)
         assert block.fused is not None
         block.fused.is_packed = True  # any number of tokens
+    model.fused = FusedStack([block.fused for block in model.layers])
 
 
 @torch.inference_mode()
@@ -71,6 +72,7 @@ def hidden(
 
 def unfused(model: Transformer) -> Transformer:
     model = copy.copy(model)
+    model.fused = None
     for block in model.layers:
         block.fused = None
     return model
@@ -120,6 +122,22 @@ def test_a_fused_row_does_not_depend_on_its_company(kind: Kind | None, kernels: 
         quantize_model(model, kind, kernels, min_int4_columns=0)
     one_by_one, together = (hidden(model, sizes, "absorbed", kernels) for sizes in ([1] * 8, [8]))
     assert torch.equal(one_by_one, together)
+
+
+@pytest.mark.parametrize("cache_format", ["model", "fp8"])
+@pytest.mark.parametrize("kind", ["int8", "int4", None])
+def test_layers_in_one_call_equal_one_after_the_other_bit_for_bit(
+    kind: Kind | None, cache_format: CacheFormat, kernels: NativeKernels
+) -> None:
+    model = tiny_model().to(torch.bfloat16)
+    if kind is None:
+        fuse_model(model, kernels)
+    else:
+        quantize_model(model, kind, kernels, min_int4_columns=0)
+    assert model.fused is not None
+    together = hidden(model, [7, 1, 1, 3], "absorbed", kernels, cache_format)
+    model.fused = None
+    assert torch.equal(together, hidden(model, [7, 1, 1, 3], "absorbed", kernels, cache_format))
 
 
 def test_bf16_layers_are_fused_for_few_tokens_only(kernels: NativeKernels) -> None:

@@ -162,17 +162,19 @@ static Tokens read_tokens(Call& call, const RawTokens& raw, int64_t half, int ty
     return {raw.num, cos, sin, growth};
 }
 
-int small4_block(const Isa* cpu, int threads, const Block* block, const RawTokens* raw, const Pages* pages, float scale,
+// All layers have the widths of the first.
+int small4_chain(const Isa* cpu, int threads, const Chain* chain, const RawTokens* raw, const Pages* pages, float scale,
                  const void* x, int type, void* out) {
     return guarded([&] {
         check_pages(*pages);
         if (raw->num != num_tokens(*pages)) throw std::out_of_range("tokens");
         Call call(cpu, threads);
-        Tokens tokens = read_tokens(call, *raw, block->rope / 2, type);
-        float* wide = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(raw->num * block->width);
-        convert(call, x, type, raw->num, block->width, wide);
-        block_whole(call, *block, tokens, *pages, scale, type, wide);
-        if (type != FLOAT32) convert_back(call, wide, raw->num, block->width, type, out);
+        const int64_t width = chain->blocks[0]->width;
+        Tokens tokens = read_tokens(call, *raw, chain->blocks[0]->rope / 2, type);
+        float* wide = type == FLOAT32 ? static_cast<float*>(out) : call.take<float>(raw->num * width);
+        convert(call, x, type, raw->num, width, wide);
+        run_chain(call, *chain, tokens, *pages, scale, type, wide);
+        if (type != FLOAT32) convert_back(call, wide, raw->num, width, type, out);
     });
 }
 

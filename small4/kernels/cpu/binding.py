@@ -51,7 +51,7 @@ class Library:
     experts: Callable[..., int]
     store_rows: Callable[..., int]
     attention: Callable[..., int]
-    block: Callable[..., int]
+    chain: Callable[..., int]
     block_front: Callable[..., int]
     block_back: Callable[..., int]
     huge_pages: Callable[..., None]
@@ -74,7 +74,7 @@ def load_library(path: Path, isa: str | None) -> Library:
         *(pointer, integer, pointer, number, number, number),
         *(pointer, integer, ctypes.c_float, pointer),
     ]
-    library.small4_block.argtypes = [
+    library.small4_chain.argtypes = [
         *(pointer, integer, pointer, pointer, pointer),
         *(ctypes.c_float, pointer, integer, pointer),
     ]
@@ -88,7 +88,7 @@ def load_library(path: Path, isa: str | None) -> Library:
     return Library(
         *(address, name, library.small4_pack, library.small4_linear, library.small4_experts),
         *(library.small4_store_rows, library.small4_attention),
-        *(library.small4_block, library.small4_block_front, library.small4_block_back, library.small4_huge_pages),
+        *(library.small4_chain, library.small4_block_front, library.small4_block_back, library.small4_huge_pages),
     )
 
 

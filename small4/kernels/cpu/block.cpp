@@ -150,8 +150,6 @@ void finish(Call& call, const Block& b, int64_t num, const Rows& values, float* 
     });
 }
 
-}  // namespace
-
 void block_whole(Call& call, const Block& b, const Tokens& tokens, const Pages& pages, float scale, int type, float* x) {
     const int64_t num = tokens.num, width = b.latent + b.rope;
     Rows values = take_rows(call, num, b.heads * b.value);
@@ -165,6 +163,18 @@ void block_whole(Call& call, const Block& b, const Tokens& tokens, const Pages& 
     attend_pages(call, pages, query, type, b.heads, b.latent, mixed);
     lift(call, b, num, mixed, values.values);
     finish(call, b, num, values, x);
+}
+
+}  // namespace
+
+void run_chain(Call& call, const Chain& chain, const Tokens& tokens, Pages pages, float scale, int type, float* x) {
+    for (int64_t i = 0; i < chain.num; i++) {
+        Call::Scope freed_again(call);
+        pages.rows = chain.rows[i];
+        pages.scales = chain.scales[i];
+        block_whole(call, *chain.blocks[i], tokens, pages, scale, type, x);
+        round_values(call.cpu, type, tokens.num * chain.blocks[i]->width, x);
+    }
 }
 
 void block_front(Call& call, const Block& b, const Tokens& tokens, const float* x, float* query, float* rows) {

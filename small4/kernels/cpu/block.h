@@ -20,9 +20,17 @@ struct Tokens {
     const float *cos, *sin, *growth;
 };
 
-// x [num, width] becomes the layer's output; queries meet the latents themselves. `type` is that of the model: new rows are
-// rounded to it before they are kept.
-void block_whole(Call& call, const Block& block, const Tokens& tokens, const Pages& pages, float scale, int type, float* x);
+// Layers that follow each other, each with its own cache: only `rows` and `scales` of the pages differ.
+struct Chain {
+    int64_t num;
+    const Block* const* blocks;
+    void* const* rows;
+    uint16_t* const* scales;  // entries are null where rows need none
+};
+
+// x [num, width] becomes the last layer's output; queries meet the latents themselves. `type` is that of the model: new
+// rows, and what one layer gives the next, are rounded to it.
+void run_chain(Call& call, const Chain& chain, const Tokens& tokens, Pages pages, float scale, int type, float* x);
 
 // x [num, width] -> queries [num, heads, nope + rope] and new cache rows [num, latent + rope].
 void block_front(Call& call, const Block& block, const Tokens& tokens, const float* x, float* query, float* rows);

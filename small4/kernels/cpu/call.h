@@ -18,10 +18,10 @@ class Call {
     Call(const Call&) = delete;
     ~Call() {
         for (void* block : more_) free(block);
-        if (used_ > arena_.size) {
+        if (most_ > arena_.size) {
             free(arena_.base);
-            arena_.base = static_cast<char*>(aligned_alloc(64, used_));
-            arena_.size = arena_.base ? used_ : 0;
+            arena_.base = static_cast<char*>(aligned_alloc(64, most_));
+            arena_.size = arena_.base ? most_ : 0;
         }
     }
 
@@ -36,12 +36,28 @@ class Call {
         size_t bytes = (size_t(count) * sizeof(T) + 63) / 64 * 64;
         size_t at = used_;
         used_ += bytes;
+        if (used_ > most_) most_ = used_;
         if (used_ <= arena_.size) return reinterpret_cast<T*>(arena_.base + at);
         void* block = aligned_alloc(64, bytes ? bytes : 64);
         if (!block) throw std::bad_alloc();
         more_.push_back(block);
         return static_cast<T*>(block);
     }
+
+    // What was taken while one of these lived is free again when it dies.
+    class Scope {
+      public:
+        explicit Scope(Call& call) : call_(call), used_(call.used_), blocks_(call.more_.size()) {}
+        Scope(const Scope&) = delete;
+        ~Scope() {
+            call_.used_ = used_;
+            for (; call_.more_.size() > blocks_; call_.more_.pop_back()) free(call_.more_.back());
+        }
+
+      private:
+        Call& call_;
+        const size_t used_, blocks_;
+    };
 
     Rows rows(int kind, int64_t num, int64_t columns) {
         Rows rows = {};
@@ -66,6 +82,6 @@ class Call {
         return arena;
     }
     Arena& arena_;
-    size_t used_ = 0;
+    size_t used_ = 0, most_ = 0;
     std::vector<void*> more_;
 };

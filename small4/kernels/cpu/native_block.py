@@ -1,6 +1,7 @@
-"""A layer in one call of the C++ library, or in two around an attention: for one token, calls cost more than sums."""
+"""Layers in one call of the C++ library, or a layer in two around an attention: a call takes as long as a small sum."""
 
 import ctypes
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,7 +22,7 @@ from small4.kernels.cpu.binding import (
     raise_for,
     struct_of,
 )
-from small4.kernels.pages import Pages
+from small4.kernels.pages import CachePages
 from small4.kernels.quantized import STRIP
 
 
@@ -43,6 +44,10 @@ class _Tokens(ctypes.Structure):
         ("sin", ctypes.c_void_p),
         ("growth", ctypes.c_void_p),
     )
+
+
+class _Chain(ctypes.Structure):
+    _fields_ = (("num", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("blocks", "rows", "scales")))
 
 
 class NativeBlock:
@@ -73,32 +78,21 @@ class NativeBlock:
         self._check_shapes()
         if not can_attend(self.latent + self.rope, self.latent):
             raise ValueError(f"cached rows of {self.latent} + {self.rope} values do not fit the kernel")
-        self._address = ctypes.addressof(self._block)
+        self.address = ctypes.addressof(self._block)
         gather_pages(library, weights.wq_a, weights.wq_b, weights.wkv_a, weights.wkv_b, weights.wo)
         gather_pages(library, weights.w13, weights.w2, *(weights.shared or ()))
 
-    def whole(
-        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: Pages, scale: float
-    ) -> Tensor:
-        """The layer's output [T, D] over pages, which keep the new rows."""
-        tokens, struct = self._tokens(x_TD, cos_TR, sin_TR, growth), pages_struct(pages)
-        if struct.width != self.latent + self.rope:
-            raise ValueError(f"cached rows have {struct.width} values, the layer makes {self.latent + self.rope}")
-        out_TD = torch.empty_like(x_TD)
-        code = self._library.block(
-            *(self._library.isa, torch.get_num_threads(), self._address, ctypes.addressof(tokens)),
-            *(ctypes.addressof(struct), scale, x_TD.data_ptr(), TYPES[x_TD.dtype], out_TD.data_ptr()),
-        )
-        raise_for(code, OUTSIDE_PAGES)
-        return out_TD
+    def chain(self, following: Sequence["NativeBlock"], first_layer: int) -> "NativeChain":
+        """This layer, the first that `CachePages` counts so, and those behind it."""
+        return NativeChain(self._library, [self, *following], first_layer)
 
     def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]:
         """Queries [T, N, P + R] and new cache rows [T, L + R]."""
-        tokens = self._tokens(x_TD, cos_TR, sin_TR, growth)
+        tokens = self.tokens(x_TD, cos_TR, sin_TR, growth)
         query_TNH = x_TD.new_empty(tokens.num, self.heads, self.nope + self.rope)
         rows_TC = x_TD.new_empty(tokens.num, self.latent + self.rope)
         code = self._library.block_front(
-            *(self._library.isa, torch.get_num_threads(), self._address, ctypes.addressof(tokens)),
+            *(self._library.isa, torch.get_num_threads(), self.address, ctypes.addressof(tokens)),
             *(x_TD.data_ptr(), TYPES[x_TD.dtype], query_TNH.data_ptr(), rows_TC.data_ptr()),
         )
         raise_for(code, "")
@@ -113,13 +107,14 @@ class NativeBlock:
             raise ValueError(f"attention gave {list(values_TNV.shape)}, wanted is {wanted}")
         out_TD = torch.empty_like(x_TD)
         code = self._library.block_back(
-            *(self._library.isa, torch.get_num_threads(), self._address, num),
+            *(self._library.isa, torch.get_num_threads(), self.address, num),
             *(x_TD.data_ptr(), values_TNV.data_ptr(), TYPES[x_TD.dtype], out_TD.data_ptr()),
         )
         raise_for(code, "")
         return out_TD
 
-    def _tokens(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> _Tokens:
+    def tokens(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> _Tokens:
+        """The addresses of one pass's tables."""
         num = check_rows(x_TD, self.width)
         tables = (cos_TR, sin_TR) if growth is None else (cos_TR, sin_TR, growth)
         check_tensors(*tables)
@@ -147,3 +142,48 @@ class NativeBlock:
                 raise ValueError(f"experts of width {experts.w13.columns}, wanted is {b.width}")
         if b.value < 16 or self._norms[1].shape[0] != b.query_rank or self._norms[3].shape[0] != b.width:
             raise ValueError("the widths do not fit the kernel")
+
+
+class NativeChain:
+    """`ops.FusedChain` of layers that have the same widths."""
+
+    def __init__(self, library: Library, blocks: Sequence[NativeBlock], first_layer: int) -> None:
+        self._library, self._blocks, self._first_layer = library, blocks, first_layer
+        widths = {(block.width, block.latent, block.rope) for block in blocks}
+        if len(widths) != 1:
+            raise ValueError(f"layers of one chain have the same widths, these have {sorted(widths)}")
+        self._addresses = (ctypes.c_void_p * len(self._blocks))(*(block.address for block in blocks))
+        self._cache: Sequence[Tensor] | None = None  # what the pointers below lead to
+        self._rows = (ctypes.c_void_p * len(self._blocks))()
+        self._scales = (ctypes.c_void_p * len(self._blocks))()
+        self._chain = _Chain(
+            len(self._blocks), *(ctypes.addressof(x) for x in (self._addresses, self._rows, self._scales))
+        )
+
+    def __call__(
+        self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None, pages: CachePages, scale: float
+    ) -> Tensor:
+        """The last layer's output [T, D] over pages, which keep the new rows."""
+        first = self._blocks[0]
+        tokens, struct = first.tokens(x_TD, cos_TR, sin_TR, growth), pages_struct(pages.of(self._first_layer))
+        if struct.width != first.latent + first.rope:
+            raise ValueError(f"cached rows have {struct.width} values, the layers make {first.latent + first.rope}")
+        if pages.layers is not self._cache:
+            self._bind(pages)
+        out_TD = torch.empty_like(x_TD)
+        code = self._library.chain(
+            *(self._library.isa, torch.get_num_threads(), ctypes.addressof(self._chain), ctypes.addressof(tokens)),
+            *(ctypes.addressof(struct), scale, x_TD.data_ptr(), TYPES[x_TD.dtype], out_TD.data_ptr()),
+        )
+        raise_for(code, OUTSIDE_PAGES)
+        return out_TD
+
+    def _bind(self, pages: CachePages) -> None:
+        """Note where the layers' rows lie, once for a cache, after all checks that `pages_struct` makes."""
+        layers = range(self._first_layer, self._first_layer + len(self._blocks))
+        for i, layer in enumerate(layers):
+            struct = pages_struct(pages.of(layer))
+            if pages.layers[layer].shape != pages.layers[layers[0]].shape:
+                raise ValueError("the caches of a chain's layers have one shape")
+            self._rows[i], self._scales[i] = struct.rows, struct.scales
+        self._cache = pages.layers
