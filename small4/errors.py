@@ -129,6 +129,13 @@ class EngineStoppedError(Small4Error):
     """The engine died or hung while it answered; it starts again, and the request may be sent again."""
 
 
+# --- the catalogue ---
+
+
+class CatalogError(Small4Error):
+    """A file of claims is malformed, or names a field, source, route or model that does not exist."""
+
+
 # --- the server and other providers ---
 
 
@@ -142,6 +149,10 @@ class ForbiddenError(Small4Error):
 
 class UnknownModelError(Small4Error):
     """No model of that name is served; the message names those that are."""
+
+
+class NoRouteError(UnknownModelError):
+    """Rules left no route to the model; the message names what removed each."""
 
 
 class UnknownPathError(Small4Error):
