@@ -10,8 +10,10 @@ from typing import Annotated
 import typer
 
 from small4.cli.bench import bench_command
+from small4.cli.catalog import app as catalog_app
 from small4.cli.chat import chat_command
 from small4.cli.convert import convert_command
+from small4.cli.cost import cost_command
 from small4.cli.inspection import show_command, verify_command
 from small4.cli.installed import list_command, remove_command
 from small4.cli.keys import app as keys_app
@@ -50,6 +52,8 @@ app.command("rm", short_help="Delete a model from the hub cache.")(remove_comman
 app.command("show", short_help="Tell what a checkpoint is.")(show_command)
 app.command("verify", short_help="Check every byte of a checkpoint.")(verify_command)
 app.command("convert", short_help="Write a checkpoint in another format.")(convert_command)
+app.add_typer(catalog_app, name="catalog", short_help="What is claimed of the model and its routes.")
+app.command("cost", short_help="What a workload costs on every route.")(cost_command)
 app.command("bench", short_help="Time the engine on this machine.")(bench_command)
 app.command("train", short_help="Train a nano from nothing, or its draft head.")(train_command)
 app.command("eval", short_help="Measure a nano on held-out problems.")(eval_command)
