@@ -43,6 +43,9 @@ def serve_command(
     max_concurrent: Annotated[
         int | None, typer.Option("--max-concurrent", metavar="N", help="Requests that are answered at once.")
     ] = None,
+    max_step_seconds: Annotated[
+        float, typer.Option("--max-step-seconds", metavar="S", help="A longer step hangs, and the engine is replaced.")
+    ] = 120.0,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", metavar="NAME", help="A name in Host; repeatable.")
     ] = None,
@@ -77,7 +80,7 @@ def serve_command(
         cache_bytes=parse_size(cache),
         quant=parse_quant(quant),
         draft=draft,
-        is_served=True,
+        max_step_seconds=max_step_seconds,
     )
     offer = offer_of(speaker, name or ())
     with ExitStack() as leaving:
@@ -90,6 +93,7 @@ def serve_command(
             access=Access(hosts=tuple(allow_host or ()), origins=tuple(cors or ())),
             fetch=FetchConfig(allowed_hosts=tuple(allow_media or ())),
             log=Log(leaving.enter_context(_opened(path)) if path is not None else sys.stderr),
+            is_ready=lambda: speaker.provider.is_ready,
         )
 
         def tell(url: str) -> None:

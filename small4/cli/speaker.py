@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from small4.chat import AnswerEvent, ChatEvent, ChatRequest, Effort
@@ -49,9 +48,9 @@ def load_speaker(
     cache_bytes: int | None = None,
     quant: "Kind | None" = None,
     draft: str | None = None,
-    is_served: bool = False,
+    max_step_seconds: float | None = None,
 ) -> "LLM":
-    """The model of that name; while it loads, a terminal says so."""
+    """The model of that name; while it loads, a terminal says so. Whoever sits there can end a step with Ctrl-C."""
     for name in [model] if draft is None else [model, draft]:
         locate(name)  # a wrong name is told at once, not after torch is loaded
     ink = Ink(sys.stderr)
@@ -63,9 +62,7 @@ def load_speaker(
         from small4.engine.config import EngineConfig
         from small4.llm import load
 
-        config = EngineConfig(cache_bytes=cache_bytes)
-        if not is_served:
-            config = replace(config, max_step_seconds=None)  # whoever sits here can press Ctrl-C
+        config = EngineConfig(cache_bytes=cache_bytes, max_step_seconds=max_step_seconds)
         speaker = load(model, check_digests=check_digests, engine=config, quant=quant, draft=draft)
         if speaker.is_nano:
             # Threads that share products this small wait for each other far longer than they work.

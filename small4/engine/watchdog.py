@@ -11,6 +11,7 @@ import gc
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from small4.engine.engine import Engine
 from small4.engine.worker import Worker
@@ -50,6 +51,25 @@ class Watchdog:
                 self._worker = Worker(self._make_engine(), self._clock, self._start_watching)
             return self._worker
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request would run now: no round hangs, and no engine has to be made again.
+
+        Where one has, to ask sees to it: a server that nobody sends requests because it is not ready must become so.
+        """
+        worker = self._worker
+        if worker is None and not self.num_restarts:
+            return True  # the first request makes it
+        if worker is None or worker.stopped is not None:
+            if not self._making.locked():
+                threading.Thread(target=self._make_again, name="small4 restart", daemon=True).start()
+            return False
+        return not is_over(self._limit_seconds, worker.round_began, self._clock())
+
+    def _make_again(self) -> None:
+        with suppress(Exception):  # told to whoever sends the next request
+            self.worker  # noqa: B018
+
     def _start_watching(self, worker: Worker, thread: threading.Thread) -> None:
         threading.Thread(target=self._watch, args=(worker, thread), name="small4 watchdog", daemon=True).start()
 
@@ -82,8 +102,13 @@ class Patience:
 
     def is_over(self, began: float | None, now: float) -> bool:
         """Whether the round that began then hangs, at a look now."""
-        if self.limit_seconds is None or began is None or now - began <= self.limit_seconds:
+        if not is_over(self.limit_seconds, began, now):
             self._late = None
             return False
         was_late, self._late = self._late == began, began
         return was_late
+
+
+def is_over(limit_seconds: float | None, began: float | None, now: float) -> bool:
+    """Whether a round that began then has taken longer than the limit."""
+    return limit_seconds is not None and began is not None and now - began > limit_seconds

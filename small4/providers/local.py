@@ -81,6 +81,11 @@ class LocalProvider:
         """The engine's thread; its cache takes memory from the first answer on."""
         return self.watchdog.worker
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether a request would run now: its engine does not hang, and need not be made again."""
+        return self.watchdog.is_ready
+
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`."""
         prepared = await self._aside(request, self.prepare, request, caller)

@@ -50,6 +50,10 @@ def test_each_dialect_is_answered(serving: Serving) -> None:
         assert (answer.status_code, '"65"' in answer.text) == (200, True), f"{path}: {answer.text}"
 
 
+def test_it_is_ready(serving: Serving) -> None:
+    assert httpx2.get(serving.url + "/ready").json() == {"ready": True}
+
+
 def test_ps_and_logs_know_the_server(serving: Serving) -> None:
     (listed,) = json.loads(serving.small4("ps", "--json"))
     assert (listed["url"], listed["process_id"], listed["model"]) == (serving.url, serving.process.pid, "nano")
@@ -77,6 +81,12 @@ def test_an_open_address_needs_a_key_first(small4: Small4) -> None:
     done = small4("serve", "--host", "0.0.0.0", "--port", "0")
     assert done.returncode == 2
     assert "small4 keys create" in done.stderr
+
+
+def test_a_step_may_not_take_no_time(small4: Small4) -> None:
+    done = small4("serve", "--port", "0", "--max-step-seconds", "0")
+    assert done.returncode == 2
+    assert "max_step_seconds is 0.0; it must be above 0" in done.stderr
 
 
 def test_a_note_that_a_dead_server_left_is_removed(small4: Small4, monkeypatch: pytest.MonkeyPatch) -> None:

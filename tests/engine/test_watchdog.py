@@ -221,6 +221,61 @@ def test_an_engine_that_cannot_be_made_again_is_tried_at_the_next_request() -> N
     assert tokens_of(list(made.dog.worker.stream(REQUEST))) == WANTED
 
 
+def test_a_hung_engine_is_not_ready_and_to_ask_has_it_replaced(made: Made) -> None:
+    dog = made.dog
+    assert dog.is_ready
+    stream = dog.worker.stream(REQUEST)
+    made.hang(119.0)
+    assert dog.is_ready
+    made.clock.now += 2.0
+    assert not dog.is_ready
+    [output] = stream
+    assert isinstance(output.error, EngineStoppedError)
+    assert not dog.is_ready
+    wait_for(lambda: dog.is_ready)
+    assert (len(made.engines), dog.num_restarts) == (2, 1)
+    assert tokens_of(list(dog.worker.stream(REQUEST))) == WANTED
+
+
+def test_an_engine_that_is_being_made_again_is_not_ready_and_is_made_once() -> None:
+    made, may_end, num_making = Made(), threading.Event(), []
+
+    def make() -> Engine:
+        num_making.append(1)
+        assert may_end.wait(20)
+        return made.make()
+
+    made.dog.worker.engine.error = SystemExit()  # type: ignore[attr-defined]
+    list(made.dog.worker.stream(REQUEST))
+    made.dog._make_engine = make
+    assert not any(made.dog.is_ready for _ in range(20))
+    wait_for(lambda: bool(num_making))
+    assert not any(made.dog.is_ready for _ in range(20))
+    may_end.set()
+    wait_for(lambda: made.dog.is_ready)
+    assert len(num_making) == 1
+
+
+def test_an_engine_that_cannot_be_made_is_not_ready_until_it_can_be() -> None:
+    made = Made()
+    made.dog.worker.engine.error = SystemExit()  # type: ignore[attr-defined]
+    list(made.dog.worker.stream(REQUEST))
+    num_tried = []
+
+    def no_memory() -> Engine:
+        num_tried.append(1)
+        raise MemoryBudgetError("nothing is free")
+
+    made.dog._make_engine = no_memory
+    wait_for(lambda: not made.dog.is_ready and len(num_tried) > 2)
+    made.dog._make_engine = made.make
+    wait_for(lambda: made.dog.is_ready)
+
+
+def test_before_its_first_request_an_engine_is_ready() -> None:
+    assert Watchdog(Faulty).is_ready
+
+
 def test_an_idle_engine_has_no_thread_and_nobody_watches_it() -> None:
     made = Made()
     assert tokens_of(list(made.dog.worker.stream(REQUEST))) == WANTED

@@ -66,7 +66,7 @@ def main(directory: Path) -> None:
     store = KeyStore(directory)
     key, _ = store.create("sdk")
     offers = [
-        offer_of(load_speaker("nano", cache_bytes=CACHE_BYTES, is_served=True)),
+        offer_of(load_speaker("nano", cache_bytes=CACHE_BYTES, max_step_seconds=120)),
         Offer(id="two-calls", provider=ScriptedProvider(TWO_CALLS)),
         Offer(id="looks", provider=Looks()),
         Offer(id="breaks", provider=ScriptedProvider(BREAKS)),

@@ -113,3 +113,22 @@ def test_temperature_that_is_left_open_is_the_one_recommended_for_this_model(nan
     for fields in ({}, {"temperature": 0.9, "seed": 1}):
         asyncio.run(served.client.post("/v1/chat/completions", asking(1, max_tokens=1, **fields)))
     assert [request.sampling.temperature for request in noting.requests] == [0.0, 0.9]
+
+
+def test_server_whose_engine_died_is_not_ready_until_it_has_another(nano, tmp_path):
+    served = served_by(nano, tmp_path, is_ready=lambda: nano.provider.is_ready)
+
+    def die():
+        raise SystemExit
+
+    nano.provider.worker.engine.step = die
+
+    async def check():
+        assert (await served.client.get("/ready")).status == 200
+        assert (await served.client.post("/v1/chat/completions", asking(1))).status == 503
+        assert (await served.client.get("/ready")).status == 503
+        await holds(lambda: nano.provider.is_ready)
+        assert (await served.client.get("/ready")).status == 200
+        assert (await served.client.post("/v1/chat/completions", asking(1))).status == 200
+
+    asyncio.run(check())
