@@ -1,4 +1,4 @@
-"""`small4 keys`: the keys that open this machine's servers."""
+"""`small4 keys`: the keys that open this machine's servers, and, in `provider_keys.py`, those of hosted providers."""
 
 import json
 import sys
@@ -7,9 +7,16 @@ from typing import Annotated, cast
 
 import typer
 
+from small4.cli.provider_keys import provider_rows, remove_command, set_command, try_command
+
 app = typer.Typer(
-    help="Keys that open `small4 serve`: make, list, revoke.", no_args_is_help=True, rich_markup_mode=None
+    help="Keys that open `small4 serve`: create, revoke. Keys of hosted providers: set, test, rm. Both: list.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
+app.command("set")(set_command)
+app.command("test")(try_command)
+app.command("rm")(remove_command)
 
 SECONDS_PER_DAY = 86_400
 
@@ -38,7 +45,7 @@ def create_command(
 def list_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print the list as JSON.")] = False,
 ) -> None:
-    """List the keys; what opens anything is never shown."""
+    """List the keys that open this machine's servers, and those of providers; no key itself is ever shown."""
     from small4.cli.ink import Ink
     from small4.cli.places import state_directory
     from small4.server.keys import GatewayKey, KeyStore
@@ -48,25 +55,34 @@ def list_command(
             return "revoked"
         return "expired" if key.expires is not None and key.expires <= time.time() else "valid"
 
-    keys = KeyStore(state_directory()).all_keys()
+    keys, providers = KeyStore(state_directory()).all_keys(), provider_rows()
     if as_json:
-        facts = [{"id": key.id, "name": key.name, "scopes": sorted(key.scopes), "state": state(key)} for key in keys]
-        print(json.dumps(facts))
+        facts: list[dict[str, object]] = [
+            {"kind": "server", "id": key.id, "name": key.name, "scopes": sorted(key.scopes), "state": state(key)}
+            for key in keys
+        ]
+        print(json.dumps(facts + [{"kind": "provider", **row} for row in providers]))
         return
-    if not keys:
-        print("no key exists: only this machine may call. Make one with: small4 keys create NAME")
-        return
-    rows = [
-        (
-            key.id,
-            key.name,
-            " ".join(sorted(key.scopes)),
-            time.strftime("%Y-%m-%d", time.gmtime(key.created)),
-            state(key),
-        )
-        for key in keys
-    ]
-    Ink(sys.stdout).table(("id", "name", "scopes", "created", "state"), rows)
+    ink = Ink(sys.stdout)
+    if keys:
+        rows = [
+            (
+                key.id,
+                key.name,
+                " ".join(sorted(key.scopes)),
+                time.strftime("%Y-%m-%d", time.gmtime(key.created)),
+                state(key),
+            )
+            for key in keys
+        ]
+        ink.table(("id", "name", "scopes", "created", "state"), rows)
+    else:
+        print("no key opens this machine's servers: only this machine may call. Make one with: small4 keys create NAME")
+    if providers:
+        print()
+        ink.table(("provider", "sent to", "ends in", "from"), [tuple(row.values()) for row in providers])
+    else:
+        print("no key of a provider is here. Keep one with: small4 keys set mistral")
 
 
 @app.command("revoke")

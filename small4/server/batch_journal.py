@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple
 
-from small4.server.private_files import append_private
+from small4.gateway.private_files import append_private
 
 Outcome = Literal["answered", "failed"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from small4.errors import RateLimitError, UnknownPathError
+from small4.gateway.private_files import UNFINISHED, make_private, read_all, set_aside, write_private
 from small4.server.bounds import Bounds
 from small4.server.file_store import FULL_RETRY_SECONDS
-from small4.server.private_files import UNFINISHED, make_private, read_all, set_aside, write_private
 from small4.wire.openai_batch import ENDED, BatchObject
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from msgspec import structs
 
 from small4.errors import AuthenticationError, BusyError, ConflictError, FieldError, Small4Error
+from small4.gateway.private_files import make_private
 from small4.server.batch_journal import Journal
 from small4.server.batch_lines import BatchLines
 from small4.server.batch_run import Run
@@ -29,7 +30,6 @@ from small4.server.drain import Drain
 from small4.server.file_store import FileStore, new_file_id
 from small4.server.keys import Identity
 from small4.server.log import Log
-from small4.server.private_files import make_private
 from small4.wire.openai_batch import (
     BatchError,
     BatchErrors,

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from starlette.types import Scope
 
+from small4.gateway.sealing import Seal, derived_key
 from small4.server.responses_store import ResponsesStore, StoreConfig
-from small4.server.sealing import Seal, derived_key
 from small4.wire import (
     anthropic,
     google,

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 
 from small4.errors import RateLimitError, TooLargeError, UnknownPathError
+from small4.gateway.private_files import UNFINISHED, Unfinished, make_private, read_all, set_aside, write_private
 from small4.server.bounds import Bounds
-from small4.server.private_files import UNFINISHED, Unfinished, make_private, read_all, set_aside, write_private
 from small4.wire.openai_batch import FileObject, Purpose
 
 FULL_RETRY_SECONDS = 3600.0

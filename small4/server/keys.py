@@ -10,17 +10,17 @@ import base64
 import hashlib
 import hmac
 import json
-import os
 import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from small4.errors import AuthenticationError, ConfigError
+from small4.gateway.private_files import locked, make_private, secret_in, write_private
 
 Scope = Literal["inference", "batch", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = ("inference", "batch", "metrics", "admin")
@@ -29,8 +29,6 @@ DEFAULT_SCOPES: frozenset[Scope] = frozenset({"inference", "batch"})
 PREFIX = "s4"
 MAX_KEYS = 10_000
 MAX_NAME = 64  # characters
-LOCK_SECONDS = 10.0  # to wait for another program that changes the keys
-STALE_LOCK_SECONDS = 60.0  # after which a lock was left behind by a program that died
 
 BAD_KEY = "this key opens nothing here; check it, or make one with `small4 keys`"
 
@@ -134,7 +132,8 @@ class KeyStore:
     def secret(self) -> bytes:
         """32 bytes that belong to this instance; every use derives its own from them."""
         if self._secret is None:
-            self._secret = _read_or_make_secret(self._secret_file)
+            way_out = "put it back, or remove it and gateway-keys.json and make new keys"
+            self._secret = secret_in(self._secret_file, way_out)
         return self._secret
 
     def _digest(self, text: str) -> str:
@@ -155,12 +154,12 @@ class KeyStore:
     @contextmanager
     def _changing(self) -> Iterator[dict[str, GatewayKey]]:
         """The keys to change; they are written in one step on leaving, with every other program kept out."""
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with _locked(self._file.with_suffix(".lock")):
+        make_private(self._file.parent)
+        with locked(self._file.with_suffix(".lock")):
             keys = dict(self._current())
             yield keys
             listing = {"version": 1, "keys": [_as_json(key) for key in keys.values()]}
-            _write(self._file, json.dumps(listing, indent=1).encode())
+            write_private(self._file, json.dumps(listing, indent=1).encode())
 
 
 def check_scopes(scopes: frozenset[Scope]) -> None:
@@ -193,29 +192,6 @@ def _id_of(text: str) -> str:
     return text[3:15]
 
 
-def _read_or_make_secret(file: Path) -> bytes:
-    """The secret of a state directory; whoever comes first makes it."""
-    with suppress(FileNotFoundError):
-        return _checked_secret(file)
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    _write_new(temporary, secrets.token_bytes(32))
-    try:
-        os.link(temporary, file)  # fails where another program was first
-    except FileExistsError:
-        pass
-    finally:
-        temporary.unlink()
-    return _checked_secret(file)
-
-
-def _checked_secret(file: Path) -> bytes:
-    secret = file.read_bytes()
-    if len(secret) != 32:
-        raise ConfigError(f"{file} is damaged; put it back, or remove it and gateway-keys.json and make new keys")
-    return secret
-
-
 def _read_keys(file: Path) -> dict[str, GatewayKey]:
     try:
         listing = json.loads(file.read_text(encoding="utf-8"))
@@ -241,38 +217,3 @@ def _as_json(key: GatewayKey) -> dict[str, Any]:
 def _from_json(entry: dict[str, Any]) -> GatewayKey:
     known = frozenset(scope for scope in SCOPES if scope in entry["scopes"])
     return GatewayKey(**{**entry, "scopes": known})
-
-
-@contextmanager
-def _locked(lock: Path) -> Iterator[None]:
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            break
-        except FileExistsError:
-            with suppress(FileNotFoundError):
-                if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
-                    lock.unlink()
-                    continue
-        if time.monotonic() > deadline:
-            raise ConfigError(f"another program holds {lock}; try again, or remove it if none runs")
-        time.sleep(0.02)
-    try:
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-def _write(file: Path, data: bytes) -> None:
-    temporary = file.with_name(f"{file.name}.{secrets.token_hex(4)}")
-    _write_new(temporary, data)
-    temporary.replace(file)
-
-
-def _write_new(file: Path, data: bytes) -> None:
-    descriptor = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(descriptor)

@@ -9,8 +9,8 @@ import pytest
 
 from small4.chat import AnswerEvent, Finish, ReasoningDelta, TextDelta, TextPart, ThinkPart, Usage
 from small4.errors import ConfigError, FieldError, UnknownResponseError
+from small4.gateway.sealing import Seal
 from small4.server.responses_store import ResponsesStore, StoreConfig
-from small4.server.sealing import Seal
 from small4.wire.call import Call, Head
 from small4.wire.openai_responses import Writer, parse_request
 from small4.wire.problem import problem_of

@@ -1,4 +1,4 @@
-"""What this instance gives its clients to keep: signed or encrypted with keys derived from its one secret.
+"""What this instance encrypts, for its clients to keep or on its own disk, with keys derived from a secret.
 
 Every purpose has a key of its own, so that nothing made for one can be used for another. What was made for one caller
 is nothing in the hands of another.
@@ -23,7 +23,7 @@ def derived_key(secret: bytes, purpose: str) -> bytes:
 
 
 class Seal:
-    """Encrypts texts with AES-256-GCM for one caller to keep, such as thoughts that come back with the next turn."""
+    """Encrypts texts with AES-256-GCM for one owner: a caller's thoughts that come back, or one provider's key."""
 
     def __init__(self, key: bytes, owner: str) -> None:
         self._cipher = AESGCM(key)
@@ -36,7 +36,7 @@ class Seal:
         return urlsafe_b64encode(VERSION + nonce + sealed).decode()
 
     def open(self, sealed: str) -> str | None:
-        """The text that was sealed; None where the seal is not ours, is another caller's, or was broken."""
+        """The text that was sealed; None where the seal is not ours, is another owner's, or was broken."""
         try:
             data = urlsafe_b64decode(sealed.encode("ascii"))
             version, nonce, rest = data[:1], data[1 : 1 + NONCE_BYTES], data[1 + NONCE_BYTES :]

@@ -2,7 +2,7 @@
 
 import base64
 
-from small4.server.sealing import Seal, derived_key
+from small4.gateway.sealing import Seal, derived_key
 
 SECRET = b"s" * 32
 KEY = derived_key(SECRET, "thoughts")

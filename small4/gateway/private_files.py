@@ -2,16 +2,23 @@
 
 import os
 import secrets
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import msgspec
 
+from small4.errors import ConfigError
+
 T = TypeVar("T")
 
 UNFINISHED = ".unfinished"  # the end of the name of a file that is being written
 DAMAGED = ".damaged"  # and of one that cannot be read
+SECRET_BYTES = 32
+LOCK_SECONDS = 10.0  # to wait for another program that changes the same file
+STALE_LOCK_SECONDS = 60.0  # after which a lock was left behind by a program that died
 
 
 def make_private(directory: Path) -> None:
@@ -68,6 +75,55 @@ def set_aside(path: Path) -> Path:
     aside = path.with_name(path.name + DAMAGED)
     path.replace(aside)
     return aside
+
+
+def secret_in(path: Path, way_out: str) -> bytes:
+    """The random secret that a file holds, made if there is none; whoever comes first makes it."""
+    with suppress(FileNotFoundError):
+        return _checked_secret(path, way_out)
+    make_private(path.parent)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(secrets.token_bytes(SECRET_BYTES))
+        stream.flush()
+        os.fsync(descriptor)
+    try:
+        os.link(temporary, path)  # fails where another program was first
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()
+    return _checked_secret(path, way_out)
+
+
+def _checked_secret(path: Path, way_out: str) -> bytes:
+    secret = path.read_bytes()
+    if len(secret) != SECRET_BYTES:
+        raise ConfigError(f"{path} is damaged; {way_out}")
+    return secret
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Keep every other program out that asks for the same lock."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            break
+        except FileExistsError:
+            with suppress(FileNotFoundError):
+                if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
+                    lock.unlink()
+                    continue
+        if time.monotonic() > deadline:
+            raise ConfigError(f"another program holds {lock}; try again, or remove it if none runs")
+        time.sleep(0.02)
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
 
 
 def append_private(path: Path) -> BinaryIO:
