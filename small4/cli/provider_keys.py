@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from small4.gateway.keys import ProviderKeys
     from small4.providers.endpoint import Dialect
 
-Provider = Annotated[str, typer.Argument(help="mistral, openrouter, venice, regolo, nvidia, opper; or a base URL.")]
+Provider = Annotated[str, typer.Argument(help="mistral, openrouter, or another of `small4 cost`; or a base URL.")]
 DialectWord = Annotated[
     str | None,
     typer.Option("--dialect", metavar="WORD", help="What a URL speaks: openai, responses, anthropic, google, mistral."),
@@ -26,12 +26,11 @@ def set_command(
     """Keep a provider's key on this machine, sealed. It is asked for without echo, or read from standard input."""
     from small4.gateway.addresses import Address, endpoint_of
     from small4.gateway.keys import FoundKey
-    from small4.providers.known import KNOWN
     from small4.providers.provider_key import ProviderKey
 
     keys = provider_keys()
     endpoint = endpoint_of(provider, keys, dialect_of(dialect), name)
-    key, known = ProviderKey(_read_key(endpoint.name), endpoint.origin), KNOWN.get(endpoint.name)
+    key, known = ProviderKey(_read_key(endpoint.name), endpoint.origin), keys.known.get(endpoint.name)
     if not skip_test:
         key_path = None if known is None else known.key_path
         print(_tried(Address(endpoint=endpoint, found=FoundKey(key, "typed"), key_path=key_path)))
@@ -63,19 +62,16 @@ def remove_command(
 
 def provider_keys() -> "ProviderKeys":
     """The keys of this user and environment."""
-    from small4.cli.places import state_directory
     from small4.gateway.keys import ProviderKeys
 
-    return ProviderKeys(state_directory())
+    return ProviderKeys.of_user()
 
 
 def provider_rows() -> list[dict[str, str]]:
     """Every provider that there is a key for: its name, where the key goes, how it ends, and where it comes from."""
-    from small4.providers.known import KNOWN
-
     keys = provider_keys()
     kept = {name: entry.endpoint for name, entry in keys.kept().items()}
-    endpoints = kept | {name: known.endpoint for name, known in KNOWN.items()}
+    endpoints = kept | {name: known.endpoint for name, known in keys.known.items()}
     rows: list[dict[str, str]] = []
     for name, endpoint in sorted(endpoints.items()):
         found = keys.find(endpoint)
@@ -115,8 +111,8 @@ def _tried(address: "Address") -> str:
     """Ask the provider; what it says of its models and of the key."""
     import asyncio
 
+    from small4.gateway.known import small4_among
     from small4.providers.discovery import Discovery, discover
-    from small4.providers.known import small4_among
     from small4.providers.upstream import Upstream
 
     async def ask() -> Discovery:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from small4.errors import ConfigError
 from small4.gateway.keys import FoundKey, ProviderKeys
 from small4.providers.endpoint import Dialect, Endpoint, endpoint_at
-from small4.providers.known import KNOWN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +21,9 @@ def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, n
     """The endpoint that a name or a URL means; a URL speaks OpenAI's dialect unless another is given."""
     if "://" in word:
         return endpoint_at(word, name=name, dialect=dialect or "openai")
-    entry, known = keys.kept().get(word.lower()), KNOWN.get(word.lower())
+    entry, known = keys.kept().get(word.lower()), keys.known.get(word.lower())
     if known is None and entry is None:
-        others = sorted({*KNOWN, *keys.kept()})
+        others = sorted({*keys.known, *keys.kept()})
         raise ConfigError(f"no provider is called {word[:80]!r}; there are {', '.join(others)}; or give its base URL")
     endpoint = known.endpoint if known is not None else entry.endpoint if entry is not None else None
     assert endpoint is not None
@@ -37,13 +36,16 @@ def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None) ->
     """The provider with the key that there is for it; one that is known by name needs one."""
     endpoint = endpoint_of(word, keys, dialect)
     if "://" in word:  # under whichever name this address is known, or a key for it was set
-        others = [*(known.endpoint for known in KNOWN.values()), *(entry.endpoint for entry in keys.kept().values())]
+        others = [
+            *(known.endpoint for known in keys.known.values()),
+            *(entry.endpoint for entry in keys.kept().values()),
+        ]
         same = (other for other in others if other.base_url == endpoint.base_url and dialect in (None, other.dialect))
         endpoint = next(same, endpoint)
-    known, found = KNOWN.get(endpoint.name), keys.find(endpoint)
+    known, found = keys.known.get(endpoint.name), keys.find(endpoint)
     if known is None or known.endpoint != endpoint:
         return Address(endpoint=endpoint, found=found)
-    if found is None:
+    if found is None and known.variable is not None:
         raise ConfigError(
             f"there is no key for {endpoint.name}; set {known.variable}, or keep one: small4 keys set {endpoint.name}"
         )

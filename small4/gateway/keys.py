@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from platformdirs import user_config_path, user_state_path
+
+from small4.catalog.card import Catalog
+from small4.catalog.load import load_catalog
 from small4.errors import ConfigError
+from small4.gateway.known import known_providers
 from small4.gateway.private_files import locked, make_private, secret_in, write_private
 from small4.gateway.sealing import Seal, derived_key
 from small4.providers.endpoint import Dialect, Endpoint, endpoint_at
-from small4.providers.known import KNOWN
 from small4.providers.provider_key import ProviderKey
 
 MAX_KEYS = 1000
@@ -50,18 +54,27 @@ class FoundKey:
 
 
 class ProviderKeys:
-    """The provider keys of one state directory and one environment."""
+    """The provider keys of one state directory and one environment; `known` are the providers that have names."""
 
     def __init__(
         self,
         directory: Path,
         environment: Mapping[str, str] | None = None,
+        *,
+        catalog: Catalog | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._file = directory / "provider-keys.json"
         self._secret_file = directory / "provider-secret"
         self._environment = os.environ if environment is None else environment
         self._clock = clock
+        self.known = known_providers(self._environment, catalog)
+
+    @classmethod
+    def of_user(cls) -> "ProviderKeys":
+        """Those of whoever runs this program; their own files for the catalogue name more providers."""
+        own = user_config_path("small4", appauthor=False) / "catalog"
+        return cls(user_state_path("small4", appauthor=False), catalog=load_catalog(own))
 
     def set(self, endpoint: Endpoint, text: str) -> None:
         """Keep a key for a provider, in the place of the one before it."""
@@ -99,8 +112,8 @@ class ProviderKeys:
 
     def find(self, endpoint: Endpoint) -> FoundKey | None:
         """The key for a provider, if there is one: its variable of the environment, else the one that is kept."""
-        known = KNOWN.get(endpoint.name)
-        if known is not None and known.endpoint.origin == endpoint.origin:
+        known = self.known.get(endpoint.name)
+        if known is not None and known.variable is not None and known.endpoint.origin == endpoint.origin:
             text = self._environment.get(known.variable, "").strip()
             if text:
                 return FoundKey(ProviderKey(text, endpoint.origin), known.variable)

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from small4.chat import TEMPERATURES, AnswerEvent, ChatRequest, Finish
-from small4.errors import RequestError, UpstreamError
+from small4.errors import ConfigError, RequestError, UpstreamError
 from small4.providers.asking import ask, naming, refusal
 from small4.providers.estimate import Tally, prompt_tokens
 from small4.providers.provider import Ability, Caller, ServedModel
@@ -37,19 +37,30 @@ def served_model(
 
 
 class HostedProvider:
-    """One model of one hosted provider; `model_id` is its name there. To be used in one event loop."""
+    """One model of one hosted provider; `model_id` is its name there. To be used in one event loop.
+
+    `held_to` names the one provider that a marketplace may hand the request to, in OpenRouter's words.
+    """
 
     def __init__(
-        self, upstream: Upstream, model_id: str, *, model: ServedModel | None = None, is_streamed: bool = True
+        self,
+        upstream: Upstream,
+        model_id: str,
+        *,
+        model: ServedModel | None = None,
+        is_streamed: bool = True,
+        held_to: str | None = None,
     ) -> None:
-        self.upstream, self.model_id, self.is_streamed = upstream, model_id, is_streamed
+        if held_to is not None and upstream.endpoint.dialect != "openai":
+            raise ConfigError(f"only OpenAI's dialect can hold a marketplace to {held_to}; give the route that one")
+        self.upstream, self.model_id, self.is_streamed, self.held_to = upstream, model_id, is_streamed, held_to
         self.model = model or served_model(model_id)
         self._spoken = SPOKEN[upstream.endpoint.dialect]
 
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`; nothing about the caller is sent."""
         call = Call(request=request, model=self.model_id, is_stream=self.is_streamed)
-        body = _encoded(self._spoken.format_request(call))
+        body = _encoded(self._spoken.format_request(call) | self._hold())
         tally = Tally(request)
         with naming(self.upstream):
             async with ask(self.upstream, "POST", self._spoken.path(call), body) as reply:
@@ -62,6 +73,11 @@ class HostedProvider:
     async def count_tokens(self, request: ChatRequest) -> int:
         """About how many tokens the prompt has: it is told from its text, and nobody is asked."""
         return prompt_tokens(request)
+
+    def _hold(self) -> dict[str, Any]:
+        if self.held_to is None:
+            return {}
+        return {"provider": {"only": [self.held_to], "allow_fallbacks": False}}
 
     async def _read(self, reply: Reply, num_answers: int) -> AsyncGenerator[AnswerEvent, None]:
         """The events of an answer, in whichever of the two forms it comes."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from small4.providers.known import KNOWN
+from small4.gateway.known import known_providers
 from small4.server.run import serving
 from tests.cli.conftest import Small4
 from tests.server.asgi import Served
@@ -29,8 +29,8 @@ def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[There]:
 
 @pytest.fixture(autouse=True)
 def _no_keys_around(monkeypatch: pytest.MonkeyPatch) -> None:
-    for known in KNOWN.values():
-        monkeypatch.delenv(known.variable, raising=False)
+    for known in known_providers({}).values():
+        monkeypatch.delenv(known.variable or "", raising=False)
 
 
 def test_a_key_is_tried_kept_listed_tried_again_and_forgotten(small4: Small4, there: There, tmp_path: Path) -> None:

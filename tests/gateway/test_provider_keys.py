@@ -11,10 +11,11 @@ import pytest
 from small4.errors import ConfigError
 from small4.gateway.addresses import address_of, endpoint_of
 from small4.gateway.keys import ProviderKeys
+from small4.gateway.known import known_providers, small4_among
 from small4.providers.endpoint import endpoint_at
-from small4.providers.known import KNOWN, small4_among
 
 KEY, OTHER = "sk-first-0123456789abcdef", "sk-other-fedcba9876543210"
+KNOWN = known_providers({})
 MISTRAL, VENICE = KNOWN["mistral"].endpoint, KNOWN["venice"].endpoint
 OWN = endpoint_at("http://127.0.0.1:8000/v1", name="own")
 
@@ -123,6 +124,7 @@ def test_a_file_that_is_no_list_of_keys_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", KNOWN)
 def test_a_variable_of_the_environment_wins_and_is_bound_to_its_provider(name: str, tmp_path: Path) -> None:
     known = KNOWN[name]
+    assert known.variable is not None
     keys = keys_in(tmp_path, **{known.variable: f" {OTHER} "})
     keys.set(known.endpoint, KEY)
     found = keys.find(known.endpoint)
@@ -179,6 +181,21 @@ def test_a_word_means_a_known_provider_one_with_a_key_or_the_one_behind_a_url(tm
         address_of("nobody", keys)
     with pytest.raises(ConfigError, match="its base URL"):
         endpoint_of("mistral", keys, "openai")
+
+
+def test_the_providers_that_people_have_keys_for_are_known_by_the_usual_names_of_their_variables() -> None:
+    usual = {"mistral", "openrouter", "venice", "regolo", "nvidia", "opper"}
+    assert {name: KNOWN[name].variable for name in usual} == {name: f"{name.upper()}_API_KEY" for name in usual}
+    assert "openrouter/venice" not in KNOWN  # a way through OpenRouter, with its key
+
+
+def test_a_base_url_with_a_variable_in_it_is_known_where_that_is_set() -> None:
+    assert "infomaniak" not in KNOWN
+    filled = known_providers({"INFOMANIAK_PRODUCT_ID": "12345"})["infomaniak"]
+    assert "/12345/" in filled.endpoint.base_url
+    for evil in ("../x", "a/b", "@evil.example", "x?y"):
+        with pytest.raises(ConfigError, match="no part of a path"):
+            known_providers({"INFOMANIAK_PRODUCT_ID": evil})
 
 
 def test_small4_is_found_among_other_models() -> None:

@@ -12,8 +12,9 @@ import httpx2
 import pytest
 
 from small4.chat import AnswerEvent, Finish, JsonSchema, NamedTool, ReasoningDelta, Sampling, TextDelta, Usage
-from small4.errors import FieldError, RequestError, UpstreamError
+from small4.errors import ConfigError, FieldError, RequestError, UpstreamError
 from small4.providers.endpoint import DIALECTS, Dialect
+from small4.providers.hosted import HostedProvider
 from small4.providers.provider import Provider, collect
 from small4.providers.scripted import ScriptedProvider
 from small4.server.run import serving
@@ -178,6 +179,19 @@ def test_schema_and_tool_choice_arrive() -> None:
             assert body["response_format"]["json_schema"]["schema"] == {"type": "object"}
             assert body["tool_choice"] == {"type": "function", "function": {"name": "weather"}}
             assert (body["stop"], body["reasoning_effort"], body["top_p"]) == (["X"], "high", 0.9)
+
+    asyncio.run(run())
+
+
+def test_a_marketplace_is_held_to_one_provider() -> None:
+    async def run() -> None:
+        async with between([stream(GOOD.events)]) as (there, provider):
+            held = HostedProvider(provider.upstream, "m", held_to="venice")
+            await answer(held)
+            assert there.asked[0].json["provider"] == {"only": ["venice"], "allow_fallbacks": False}
+        async with between([stream([])], dialect="mistral") as (_, provider):
+            with pytest.raises(ConfigError, match="venice"):
+                HostedProvider(provider.upstream, "m", held_to="venice")
 
     asyncio.run(run())
 
