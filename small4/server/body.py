@@ -3,17 +3,20 @@
 import asyncio
 import re
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 
 from starlette.types import Message, Receive, Scope
 
-from small4.errors import BusyError, FieldError, TooLargeError
+from small4.errors import BusyError, FieldError, RateLimitError, TooLargeError
 from small4.server.bounds import Bounds
+from small4.server.keys import Identity
 from small4.server.refusal import Refusal
 
 # The rest of a string with its quote. Possessive, so that nothing is ever tried twice: its time is linear.
 _STRING = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 
+RETRY_SECONDS = 1.0
 MIN_VALUE_BYTES = 2  # "1," is the shortest way to write one more value
 
 
@@ -23,6 +26,7 @@ class Bodies:
     def __init__(self, bounds: Bounds, clock: Callable[[], float] = time.monotonic) -> None:
         self.bounds, self.clock = bounds, clock
         self.held_bytes = 0
+        self._held_by: Counter[str] = Counter()  # by caller
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:
         """The whole body; raises as soon as it is too large, too slow, or too much beside the others."""
@@ -53,14 +57,25 @@ class Bodies:
 
     def release(self, scope: Scope) -> None:
         """Give back what this request held."""
-        self.held_bytes -= scope.pop("small4.held_bytes", 0)
+        self._count(scope, -scope.pop("small4.held_bytes", 0))
 
     def hold(self, scope: Scope, size: int) -> None:
         """Count bytes that a request brings or has fetched for it; raises where there is no room for them."""
+        limit = self.bounds.max_held_body_bytes_per_key
+        if self._held_by[_owner(scope)] + size > limit:
+            message = f"requests of this key hold {limit} bytes already, the limit; wait for their answers"
+            raise RateLimitError(message, RETRY_SECONDS)
         if self.held_bytes + size > self.bounds.max_held_body_bytes:
             raise BusyError("too many large requests at once; send this one again in a moment")
-        self.held_bytes += size
+        self._count(scope, size)
         scope["small4.held_bytes"] = scope.get("small4.held_bytes", 0) + size
+
+    def _count(self, scope: Scope, size: int) -> None:
+        owner = _owner(scope)
+        self.held_bytes += size
+        self._held_by[owner] += size
+        if not self._held_by[owner]:
+            del self._held_by[owner]
 
     def _check_rate(self, size: int, seconds: float) -> None:
         least = self.bounds.min_body_bytes_per_second
@@ -74,6 +89,12 @@ class Bodies:
         except TimeoutError:
             seconds = self.bounds.body_idle_seconds
             raise Refusal(408, "timeout", f"nothing of the body came for {seconds:g} seconds") from None
+
+
+def _owner(scope: Scope) -> str:
+    """Who a request is of; what is refused before it is known holds nothing."""
+    identity: Identity | None = scope.get("identity")
+    return "" if identity is None else identity.id
 
 
 def has_unread_body(scope: Scope) -> bool:

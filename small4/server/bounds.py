@@ -24,6 +24,7 @@ class Bounds:
 
     max_body_bytes: int = 32 * MIB  # of one request, counted while it arrives
     max_held_body_bytes: int = 512 * MIB  # of all requests, images fetched for them included
+    max_held_body_bytes_per_key: int = 256 * MIB
     body_idle_seconds: float = 15.0  # without a byte of the body
     body_seconds: float = 60.0  # after which the body must have come at the least rate on average
     min_body_bytes_per_second: int = KIB
@@ -36,7 +37,8 @@ class Bounds:
     queue_seconds: float = 60.0
 
     heartbeat_seconds: float = 10.0  # of silence in a stream before a comment is sent
-    send_stall_seconds: float = 60.0  # in which a client must have read some of what waits for it
+    send_stall_seconds: float = 60.0  # in which a client must have read what waits for it, or at the least rate
+    min_send_bytes_per_second: int = KIB
     drain_seconds: float = 30.0  # that open answers get after SIGTERM
 
     max_idempotency_key: int = 255  # characters

@@ -1,7 +1,7 @@
 """HTTP/1.1 as this server reads it: h11 through uvicorn, stricter in what it takes and bounded in how long it waits.
 
 For a client that reads nothing it waits no longer than for one that says nothing: what waits to be sent, the rest of an
-answer or a refusal, by a connection that is open or closing, must grow less in every `send_stall_seconds`.
+answer or a refusal, by a connection that is open or closing, is read at the least rate, or the connection ends.
 
 h11 reads some requests kindly: bare line feeds, folded headers, a length given twice. A proxy before us may read them
 otherwise, and then two requests can hide in one. Here such a request ends its connection.
@@ -141,7 +141,9 @@ class StrictProtocol(H11Protocol):
         self._reader_timer = self.loop.call_later(self.server_bounds.send_stall_seconds, self._look_at_reader)
 
     def _look_at_reader(self) -> None:
-        if self.transport.get_write_buffer_size() < self._unread_bytes:
+        bounds = self.server_bounds
+        least = max(1, int(bounds.send_stall_seconds * bounds.min_send_bytes_per_second))
+        if self._unread_bytes - self.transport.get_write_buffer_size() >= least:
             self._await_reader()
         else:
             self.transport.abort()

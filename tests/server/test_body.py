@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
-from small4.errors import BusyError, FieldError, TooLargeError
+from small4.errors import BusyError, FieldError, RateLimitError, TooLargeError
 from small4.server.body import Bodies, ClientGone, check_json
 from small4.server.bounds import Bounds
+from small4.server.keys import Identity
 from small4.server.refusal import Refusal
 
 
@@ -60,6 +61,23 @@ def test_all_bodies_together_are_bounded_and_give_back_what_they_held():
         bodies.release(first)
         assert bodies.held_bytes == 0
         await bodies.read(second, receiver(b"x" * 15))
+
+    asyncio.run(check())
+
+
+def test_what_the_requests_of_one_key_hold_leaves_room_for_others():
+    async def check():
+        bodies = Bodies(Bounds(max_held_body_bytes=15, max_held_body_bytes_per_key=10))
+        first, second, other = (scope() | {"identity": Identity(name, name, frozenset(), "")} for name in "aab")
+        await bodies.read(first, receiver(b"x" * 10))
+        with pytest.raises(RateLimitError, match="10 bytes already, the limit"):
+            await bodies.read(second, receiver(b"x"))
+        await bodies.read(other, receiver(b"x" * 5))
+        bodies.release(first)
+        await bodies.read(second, receiver(b"x" * 10))
+        for held in (first, second, other):
+            bodies.release(held)
+        assert (bodies.held_bytes, dict(bodies._held_by)) == (0, {})
 
     asyncio.run(check())
 

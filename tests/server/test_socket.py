@@ -263,6 +263,18 @@ def test_client_that_reads_nothing_holds_its_connection_no_longer_than_the_limit
         assert served.provider.num_open == 0
 
 
+def test_client_that_reads_slower_than_the_least_rate_is_let_go(tmp_path):
+    bounds = Bounds(send_stall_seconds=0.1, min_send_bytes_per_second=200 * 2**20)
+    served = Served(tmp_path, [*LARGE, Finish("stop", Usage(1, 12))], bounds=bounds)
+    with serving(served.app) as url, unread(url, whole(HEAD), 2**18) as connection:
+        received = 0
+        with suppress(ConnectionResetError):
+            while part := connection.recv(2**16):
+                received += len(part)
+                time.sleep(0.01)
+        assert received < 12 * 2**20
+
+
 def test_client_that_reads_slowly_gets_all_of_it(tmp_path):
     served = Served(tmp_path, [*LARGE, Finish("stop", Usage(1, 12))], bounds=Bounds(send_stall_seconds=0.2))
     with serving(served.app) as url, unread(url, whole(HEAD), 2**18) as connection:
