@@ -1,22 +1,19 @@
 """The process that compiles a grammar first, so that one that takes too much ends a process and nothing else.
 
-Started by `trial.py` as `python -m small4.grammar.helper`. It reads a line with the limits, a line with the vocabulary,
-and then a line per grammar, each of which it answers with one line of JSON. Every grammar is tried in a fork: an alarm
-ends that fork, or the system does when it asks for too much memory, and the vocabulary need not be read again.
+Started by `trial.py` as a `Child` of `isolation.py`. It reads a line with the limits, one with the vocabulary, and then
+a line per grammar, each of which is tried in a fork, so that the vocabulary need not be read again.
 """
 
 import json
-import os
 import random
-import resource
-import signal
 import sys
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from small4.grammar.vocabulary import Vocabulary, load_tokenizer
+from small4.isolation import READY, say, say_from_fork
 
 NUM_TRIAL_TOKENS = 24  # walked through a grammar at random, since much of the cost only shows when masks are computed
 
@@ -26,9 +23,10 @@ def main() -> None:
     limits = json.loads(sys.stdin.buffer.readline())
     vocabulary = Vocabulary.from_json(sys.stdin.buffer.readline())
     tokenizer = load_tokenizer(vocabulary)
-    _answer({"ready": True})
+    say(READY)
     for line in sys.stdin.buffer:
-        _answer(_in_fork(tokenizer, vocabulary.eos, json.loads(line), limits))
+        verdict = partial(_verdict, tokenizer, vocabulary.eos, json.loads(line), limits["max_lexer_states"])
+        say_from_fork(verdict, limits["compile_seconds"], limits["compile_bytes"])
 
 
 def parser_limits(max_lexer_states: int) -> LLParserLimits:
@@ -36,29 +34,10 @@ def parser_limits(max_lexer_states: int) -> LLParserLimits:
     return LLParserLimits(max_lexer_states=max_lexer_states, verbose_errors=False)
 
 
-def _in_fork(tokenizer: LLTokenizer, eos: int, grammar: str, limits: dict[str, Any]) -> dict[str, Any]:
-    """`{"error": text or null}`, or `{"ended": true}` if the fork did not live to say."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        signal.setitimer(signal.ITIMER_REAL, limits["compile_seconds"])
-        _limit_memory(limits["compile_bytes"])
-        error = _try_grammar(tokenizer, eos, grammar, limits["max_lexer_states"])
-        os.write(writer, json.dumps({"error": error and error[:2000]}).encode())
-        os._exit(0)
-    os.close(writer)
-    with open(reader, encoding="utf-8") as pipe:
-        text = pipe.read()
-    os.waitpid(child, 0)
-    return dict(json.loads(text)) if text else {"ended": True}
-
-
-def _limit_memory(num_bytes: int) -> None:
-    """Whatever is taken from now on, beside what is mapped already."""
-    mapped = Path("/proc/self/statm")
-    if mapped.exists():
-        num_bytes += int(mapped.read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+def _verdict(tokenizer: LLTokenizer, eos: int, grammar: str, max_lexer_states: int) -> tuple[dict[str, Any], bytes]:
+    """`{"error": text or null}`."""
+    error = _try_grammar(tokenizer, eos, grammar, max_lexer_states)
+    return {"error": error and error[:2000]}, b""
 
 
 def _try_grammar(tokenizer: LLTokenizer, eos: int, grammar: str, max_lexer_states: int) -> str | None:
@@ -78,11 +57,6 @@ def _try_grammar(tokenizer: LLTokenizer, eos: int, grammar: str, max_lexer_state
 def _draw(mask: bytes, choose: random.Random) -> int:
     index = choose.choice([index for index, byte in enumerate(mask) if byte])
     return 8 * index + choose.choice([bit for bit in range(8) if mask[index] >> bit & 1])
-
-
-def _answer(message: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(message) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

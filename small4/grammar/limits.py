@@ -13,7 +13,7 @@ class GrammarLimits:
     max_enum_entries: int = 5_000
     max_pattern_bytes: int = 2_048  # of each regular expression
     max_lark_bytes: int = 65_536
-    compile_seconds: float = 2.0
+    compile_seconds: float = 2.0  # of processor time
     compile_bytes: int = 512 * 2**20  # memory that compiling may take
     start_seconds: float = 30.0  # for the helper to start and read the vocabulary
     max_lexer_states: int = 50_000  # of one answer; a state takes 1 to 2 kB

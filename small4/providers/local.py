@@ -32,6 +32,7 @@ from small4.model.draft_head import DraftHead
 from small4.model.transformer import Transformer
 from small4.providers.provider import NANO_NOTE, Ability, Caller, ServedModel
 from small4.tokenizer.answer_stream import AnswerStream
+from small4.tokenizer.isolated_images import ImageLimits, IsolatedImages
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import Prompt, render
 
@@ -55,6 +56,7 @@ class LocalProvider:
         *,
         engine: EngineConfig | None = None,
         draft_head: DraftHead | None = None,
+        image_limits: ImageLimits | None = None,
     ) -> None:
         self.network = network
         self.draft_head = draft_head
@@ -73,6 +75,7 @@ class LocalProvider:
         self.watchdog = Watchdog(self._make_engine, limit_seconds=self.engine_config.max_step_seconds)
         # Plain requests do not wait behind those with images to decode and grammars to compile.
         self._slow = ThreadPoolExecutor(2, "small4 prepare")
+        self._images = IsolatedImages(image_limits)
         self._making = Lock()  # `cached_property` has no lock of its own from Python 3.12 on
         self._compiler: Compiler | None = None
 
@@ -95,7 +98,7 @@ class LocalProvider:
 
     async def count_tokens(self, request: ChatRequest) -> int:
         """Tokens of the prompt that the request becomes."""
-        return len((await self._aside(request, render, self.tokenizer, request)).token_ids)
+        return len((await self._aside(request, self._render, request)).token_ids)
 
     def prepare(self, request: ChatRequest, caller: Caller = NOBODY) -> "PreparedRequest":
         """Everything up to the engine. It may take a second and more: images are decoded, grammars compiled."""
@@ -103,7 +106,7 @@ class LocalProvider:
             raise SamplingError(f"{request.num_answers} answers are asked for; there may be 1 to {MAX_ANSWERS}")
         if _has_images(request) and self.network.config.vision is None:
             raise ImageError(f"{self.model.name} reads no images; send text only or choose a model with a vision tower")
-        prompt, worker = render(self.tokenizer, request), self.worker
+        prompt, worker = self._render(request), self.worker
         room = self._room(len(prompt.token_ids), worker.engine.cache_plan.num_tokens)
         thoughts = [self.thought_limit(prompt.token_ids, request.thinking_budget) for _ in range(request.num_answers)]
         in_thought, eos_id = thoughts[0].is_open, self.tokenizer.control.eos
@@ -128,6 +131,9 @@ class LocalProvider:
         """The limit of a thought that a prompt may have opened."""
         open_id, close_id = self.tokenizer.control.think, self.tokenizer.control.end_think
         return ThoughtLimit(budget, open_id, close_id, is_open=is_thinking(token_ids, open_id, close_id))
+
+    def _render(self, request: ChatRequest) -> Prompt:
+        return render(self.tokenizer, request, self._images.prepare)
 
     async def _aside(self, request: ChatRequest, work: Callable[..., T], *arguments: object) -> T:
         """Do work for a request beside the event loop."""

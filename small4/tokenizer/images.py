@@ -69,9 +69,7 @@ def prepare_image(data: bytes, grid: ImageGrid) -> npt.NDArray[np.float32]:
 
 def decode_image(data: bytes) -> Image.Image:
     """The upright RGB image, or an `ImageError` with the limit and the way out."""
-    kind = _kind(data)
-    if len(data) > MAX_FILE_BYTES:
-        raise ImageError(f"the image has {len(data)} bytes, the limit is {MAX_FILE_BYTES}; send a smaller file")
+    kind = check_file(data)
     if kind == "WEBP":
         _check_size(*_webp_size(data))  # its decoder takes memory for the whole canvas when it opens the file
     try:
@@ -80,12 +78,20 @@ def decode_image(data: bytes) -> Image.Image:
             _check_content(image, data)
             image.load()
             return _flatten(ImageOps.exif_transpose(image))
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
         raise ImageError(f"the image has more than the {MAX_PIXELS} pixels allowed; scale it down") from error
     except Exception as error:  # a decoder meets broken files with many kinds of exception
         raise ImageError(f"the {kind} image is corrupt and cannot be decoded; export it again") from error
+
+
+def check_file(data: bytes) -> str:
+    """Pillow's name of the format, after what can be checked without a decoder."""
+    kind = _kind(data)
+    if len(data) > MAX_FILE_BYTES:
+        raise ImageError(f"the image has {len(data)} bytes, the limit is {MAX_FILE_BYTES}; send a smaller file")
+    return kind
 
 
 def _kind(data: bytes) -> str:

@@ -14,7 +14,7 @@ a hundred thousand conversations.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,12 +25,13 @@ from mistral_common.utils.json_utils import validate_json_schema_by_draft7
 from small4.chat import ChatRequest, ImagePart, Message, ThinkPart, Tool, ToolCall
 from small4.errors import EffortError, ImageError, ToolError
 from small4.tokenizer.conversation import Turn, check_function_name, check_messages, to_turns
-from small4.tokenizer.images import prepare_image
+from small4.tokenizer.images import ImageGrid, prepare_image
 from small4.tokenizer.tekken import Tokenizer
 
 MAX_SCHEMA_CHARACTERS = 65_536  # of one tool's parameters, as JSON
 
 Pixels = npt.NDArray[np.float32]
+PrepareImage = Callable[[bytes, ImageGrid], Pixels]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +51,10 @@ class TrainingExample:
     images: tuple[Pixels, ...] = ()
 
 
-def render(tokenizer: Tokenizer, request: ChatRequest) -> Prompt:
-    """Prompt of a request; the answer begins right after it."""
+def render(tokenizer: Tokenizer, request: ChatRequest, prepare: PrepareImage = prepare_image) -> Prompt:
+    """Prompt of a request; the answer begins right after it. `prepare` is what images are decoded by."""
     check_messages(request.messages, training=False)
-    layout = _lay_out(tokenizer, request.messages, request.tools, request.effort)
+    layout = _lay_out(tokenizer, request.messages, request.tools, request.effort, prepare)
     return Prompt(layout.token_ids, tuple(layout.images))
 
 
@@ -62,14 +63,16 @@ def render_training(
 ) -> TrainingExample:
     """Tokens of a conversation that ends with the assistant, with those to learn marked."""
     check_messages(messages, training=True)
-    layout = _lay_out(tokenizer, messages, tools, effort)
+    layout = _lay_out(tokenizer, messages, tools, effort, prepare_image)
     return TrainingExample(layout.token_ids, layout.is_target, tuple(layout.images))
 
 
-def _lay_out(tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool], effort: str) -> "_Layout":
+def _lay_out(
+    tokenizer: Tokenizer, messages: Sequence[Message], tools: Sequence[Tool], effort: str, prepare: PrepareImage
+) -> "_Layout":
     if effort not in tokenizer.efforts:
         raise EffortError(f"unknown reasoning effort {effort!r}; allowed: {', '.join(tokenizer.efforts)}")
-    layout = _Layout(tokenizer, [tokenizer.control.bos], [False])
+    layout = _Layout(tokenizer, prepare, [tokenizer.control.bos], [False])
     is_opened = False
     for turn in to_turns(messages):
         if turn.role == "user" and not is_opened:
@@ -85,6 +88,7 @@ class _Layout:
     """Token ids as they are written; `is_target` grows with them."""
 
     tokenizer: Tokenizer
+    prepare: PrepareImage
     token_ids: list[int]
     is_target: list[bool]
     images: list[Pixels] = field(default_factory=list)
@@ -149,7 +153,7 @@ class _Layout:
         control, grid = self.tokenizer.control, self.tokenizer.image_grid
         if grid is None:
             raise ImageError("this model reads no images; send text only or choose a model with a vision tower")
-        pixels = prepare_image(part.data, grid)
+        pixels = self.prepare(part.data, grid)
         self.images.append(pixels)
         num_rows, num_columns = (int(side) // grid.token_size for side in pixels.shape[1:])
         token_ids: list[int] = ([control.image] * num_columns + [control.image_break]) * num_rows
