@@ -34,7 +34,15 @@ def train_command(
     n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort in the evaluation.")] = 500,
     suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill to evaluate; repeatable.")] = None,
     target: Annotated[str, typer.Option(help="With draft: the nano that the head is for.")] = "nano",
-    steps: Annotated[int | None, typer.Option(help="With draft: how many steps; 3000 by default.")] = None,
+    steps: Annotated[int | None, typer.Option(help="How many; the preset's own by default, 3000 with draft.")] = None,
+    leg_minutes: Annotated[
+        float | None, typer.Option(help="Save and stop after so many minutes; the same command with --resume goes on.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu or cuda; an accelerator where there is one.")] = None,
+    compiles: Annotated[bool, typer.Option("--compile", help="Compile the blocks, for an accelerator.")] = False,
+    data_processes: Annotated[
+        int | None, typer.Option(help="That make data ahead; with an accelerator one per core but two, else 0.")
+    ] = None,
 ) -> None:
     """Train a nano from nothing: small4 train nano --preset first. Then its draft head: small4 train draft."""
     if what == "draft":
@@ -44,23 +52,27 @@ def train_command(
             raise ConfigError("the training of a draft head is not resumed; start it again without --resume")
         return train_draft_head(target, out or Path("draft-head"), preset, seed or 0, steps, threads, n, suites)
     _only_nano(what, "train")
-    if n < 1 or (threads is not None and threads < 1):
+    if n < 1 or (threads is not None and threads < 1) or (steps is not None and steps < 1):
         from small4.errors import ConfigError
 
-        raise ConfigError(f"n is {n} and threads is {threads}; both must be at least 1")
+        raise ConfigError(f"n is {n}, threads is {threads} and steps is {steps}; they must be at least 1")
     from small4.cli.ink import Ink
     from small4.train.evaluate import SUITES
+    from small4.train.machine import machine_of
     from small4.train.run import train_nano
 
     err, scores = Ink(sys.stderr), list["Score"]()
     out = out or Path(f"nano-{preset}")
+    machine = machine_of(device, compiles=compiles, data_processes=data_processes, leg_minutes=leg_minutes)
     try:
         checkpoint = train_nano(
             preset,
             out,
             seed=seed,
+            steps=steps,
             resume=resume,
             threads=threads,
+            machine=machine,
             n=n,
             suites=suites or SUITES,
             on_report=_report_printer(err),
@@ -71,6 +83,9 @@ def train_command(
         err.line(f"stopped; the last saved state is in {out}. Go on with the same command and --resume")
         raise typer.Exit(130) from None
     err.erase_line()
+    if checkpoint is None:
+        err.line(f"the leg is over; the state is in {out}. Go on with the same command and --resume")
+        return
     print_scores(scores)
     print(f"checkpoint: {checkpoint}")
     print(f"talk to it: small4 chat {checkpoint}")

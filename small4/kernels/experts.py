@@ -22,10 +22,13 @@ def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13
     """All experts in two grouped products -> [T, D]; shapes as in `reference.routed_experts`."""
     if any(weight.stride(1) * weight.element_size() % 16 for weight in (w13, w2)):
         return routed_experts(x_TD, weights_TK, expert_ids_TK, w13, w2)  # the grouped product wants aligned rows
+    if torch.is_autocast_enabled(x_TD.device.type):  # torch casts for its other products, not for the grouped one
+        dtype = torch.get_autocast_dtype(x_TD.device.type)
+        x_TD, w13, w2 = x_TD.to(dtype), w13.to(dtype), w2.to(dtype)
     num_tokens, experts_per_token = expert_ids_TK.shape
     flat_ids = expert_ids_TK.reshape(-1)
     order = torch.argsort(flat_ids, stable=True)
-    offsets_E = torch.bincount(flat_ids, minlength=w13.shape[0]).cumsum(0).to(torch.int32)
+    offsets_E = count_ids(flat_ids, w13.shape[0]).cumsum(0).to(torch.int32)
     back = torch.empty_like(order)
     back[order] = torch.arange(order.shape[0], device=order.device)
     copies_D = x_TD.unsqueeze(1).expand(-1, experts_per_token, -1).reshape(-1, x_TD.shape[1])
@@ -34,6 +37,12 @@ def grouped_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13
     out_rows_D = F.grouped_mm(hidden_F, w2.transpose(1, 2), offs=offsets_E)
     out_rows_D = out_rows_D * weights_TK.reshape(-1)[order].unsqueeze(-1).to(out_rows_D.dtype)
     return move_rows(out_rows_D, back, order).view(num_tokens, experts_per_token, -1).sum(dim=1)
+
+
+def count_ids(ids: Tensor, num_ids: int) -> Tensor:
+    """How often each of `num_ids` ids comes, int64; unlike `torch.bincount` without waiting for an accelerator."""
+    counts = torch.zeros(num_ids, dtype=torch.int64, device=ids.device)
+    return counts.scatter_add_(0, ids, torch.ones_like(ids))
 
 
 def sorted_experts(x_TD: Tensor, weights_TK: Tensor, expert_ids_TK: Tensor, w13: Tensor, w2: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ Local shape letters: I patches of all images, J merged rows, D encoder width, N 
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -36,9 +36,28 @@ def image_rows(
 
     `images` are normalised pixels [C, H, W]; both sides are multiples of patch_size * spatial_merge_size.
     """
-    patches_ID, grids = encoder(images)
-    rows: Tensor = adapter(merger(norm(patches_ID), grids))
-    return rows
+
+    def rows_of(some: Sequence[Tensor]) -> Tensor:
+        patches_ID, grids = encoder(some)
+        rows: Tensor = adapter(merger(norm(patches_ID), grids))
+        return rows
+
+    return _by_size(rows_of, images) if torch.is_grad_enabled() and len(images) > 1 else rows_of(images)
+
+
+def _by_size(rows_of: Callable[[Sequence[Tensor]], Tensor], images: Sequence[Tensor]) -> Tensor:
+    """The same rows, made of images of one size at a time: training has hundreds of few sizes, and those batch."""
+    places: dict[torch.Size, list[int]] = {}
+    for place, image in enumerate(images):
+        places.setdefault(image.shape, []).append(place)
+    rows_JD = [rows_of([images[place] for place in group]) for group in places.values()]
+    num_rows = {
+        place: len(rows) // len(group) for group, rows in zip(places.values(), rows_JD, strict=True) for place in group
+    }
+    order = [place for group in places.values() for place in group]
+    starts = dict(zip(order, itertools.accumulate((num_rows[place] for place in order), initial=0), strict=False))
+    index = [start + row for place, start in sorted(starts.items()) for row in range(num_rows[place])]
+    return torch.cat(rows_JD)[torch.tensor(index, device=rows_JD[0].device)]
 
 
 class VisionEncoder(nn.Module):
@@ -56,10 +75,13 @@ class VisionEncoder(nn.Module):
     def forward(self, images: Sequence[Tensor]) -> tuple[Tensor, list[Grid]]:
         grids = [self._grid(image_CHW) for image_CHW in images]
         weight = self.patch_conv.weight
-        # An image at a time: the sizes differ, and padding to the largest would cost more than it saves.
-        patches_ID = torch.cat(
-            [self.patch_conv(image_CHW.to(weight.device, weight.dtype)[None])[0].flatten(1).T for image_CHW in images]
-        )
+        if torch.is_grad_enabled() and len({image.shape for image in images}) == 1:
+            together = torch.stack([image_CHW.to(weight.device, weight.dtype) for image_CHW in images])
+            patches_ID = self.patch_conv(together).flatten(2).transpose(1, 2).flatten(0, 1)
+        else:  # an image at a time: the sizes differ, and padding to the largest would cost more than it saves
+            patches_ID = torch.cat(
+                [self.patch_conv(image.to(weight.device, weight.dtype)[None])[0].flatten(1).T for image in images]
+            )
         cos_IH, sin_IH = rope_2d(grids, self.config, patches_ID)
         return self.transformer(self.ln_pre(patches_ID), cos_IH, sin_IH, grids), grids
 
@@ -179,16 +201,22 @@ def rope_2d(grids: Sequence[Grid], config: VisionConfig, like: Tensor) -> tuple[
 
 
 def attend_images(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention inside each image: all images in one masked product where that is small, else one after another."""
+    """Attention inside each image: all images in one masked product where that is small, else one after another.
+
+    Where training has images of one size, they are a batch of the fused kernel.
+    """
     num_heads, num_patches, _ = query_NIH.shape
     if len(lengths) == 1:
         return attend(query_NIH, key_NIH, value_NIH)
+    if torch.is_grad_enabled() and len(set(lengths)) == 1:
+        images = (x_NIH.unflatten(1, (len(lengths), -1)).transpose(0, 1) for x_NIH in (query_NIH, key_NIH, value_NIH))
+        return functional.scaled_dot_product_attention(*images).transpose(0, 1).flatten(1, 2)
     if num_heads * num_patches**2 * 4 <= MAX_SCORE_BYTES:
         image_I = torch.repeat_interleave(torch.tensor(lengths, device=query_NIH.device))
         return attend(query_NIH, key_NIH, value_NIH, image_I[:, None] != image_I[None, :])
     ends = list(itertools.accumulate(lengths[:-1]))
-    images = zip(*(x_NIH.tensor_split(ends, dim=1) for x_NIH in (query_NIH, key_NIH, value_NIH)), strict=True)
-    return torch.cat([attend(*image) for image in images], dim=1)
+    parts = zip(*(x_NIH.tensor_split(ends, dim=1) for x_NIH in (query_NIH, key_NIH, value_NIH)), strict=True)
+    return torch.cat([attend(*part) for part in parts], dim=1)
 
 
 def attend(query_NIH: Tensor, key_NIH: Tensor, value_NIH: Tensor, hidden_II: Tensor | None = None) -> Tensor:

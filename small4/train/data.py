@@ -5,10 +5,12 @@ none is cut to fit. Only the assistant's tokens carry loss. What the rows hold i
 skill, or, for the first nano, weights of its few.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,6 +43,15 @@ class Batch:
     source_M: Tensor  # places whose next token carries loss
     target_M: Tensor  # those next tokens
     images: tuple[Tensor, ...] = ()  # normalised pixels [C, height, width], in reading order
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch where the model is."""
+        moved = [
+            t.to(device, non_blocking=True) for t in (self.tokens_T, self.positions_T, self.source_M, self.target_M)
+        ]
+        tokens_T, positions_T, source_M, target_M = moved
+        images = tuple(image.to(device, non_blocking=True) for image in self.images)
+        return Batch(tokens_T, positions_T, self.lengths, source_M, target_M, images)
 
 
 class Feed:
@@ -88,9 +99,14 @@ def training_batch(config: TrainConfig, tokenizer: Tokenizer, step: int) -> Batc
 
 def training_tokenizer(config: TrainConfig) -> Tokenizer:
     """The nano's tokenizer; where the model reads images, cut into the patches of its tower."""
+    return Tokenizer.from_content(training_tekken(config), "tekken.json")
+
+
+def training_tekken(config: TrainConfig) -> dict[str, Any]:
+    """The content of its file."""
     if config.model.vision is None:
-        return Tokenizer.from_file(NANO_TEKKEN)
-    return Tokenizer.from_content(nano_tekken(vision=config.model.vision), "the nano's vocabulary")
+        return dict(json.loads(NANO_TEKKEN.read_bytes()))
+    return nano_tekken(vision=config.model.vision)
 
 
 def conversation(config: TrainConfig, rng: Random, effort: Effort) -> tuple[Message, ...]:

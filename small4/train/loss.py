@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from small4.kernels.experts import count_ids
 from small4.model.packed_attention import PackedAttention
 from small4.model.transformer import Transformer
 from small4.train.data import Batch
@@ -22,7 +23,7 @@ class Loss:
 
     total: Tensor
     cross_entropy: Tensor
-    max_load: float  # busiest expert's assignments over the mean, worst layer
+    max_load: Tensor  # busiest expert's assignments over the mean, worst layer
 
 
 class RoutingRecord:
@@ -34,17 +35,17 @@ class RoutingRecord:
     def __call__(self, layer: int, logits_TE: Tensor, expert_ids_TK: Tensor) -> None:
         self.layers.append((logits_TE, expert_ids_TK))
 
-    def balance(self) -> tuple[Tensor, Tensor, float]:
+    def balance(self) -> tuple[Tensor, Tensor, Tensor]:
         """Mean balance loss, mean z loss, and the largest load over its mean."""
         balances, zs, loads = [], [], []
         for logits_TE, expert_ids_TK in self.layers:
             num_experts = logits_TE.shape[1]
-            counts_E = torch.bincount(expert_ids_TK.flatten(), minlength=num_experts)
+            counts_E = count_ids(expert_ids_TK.flatten(), num_experts)
             share_E = counts_E / counts_E.sum()
             balances.append(num_experts * (share_E * logits_TE.float().softmax(-1).mean(0)).sum())
             zs.append(logits_TE.float().logsumexp(-1).square().mean())
-            loads.append(float(share_E.max()) * num_experts)
-        return torch.stack(balances).mean(), torch.stack(zs).mean(), max(loads)
+            loads.append(share_E.max() * num_experts)
+        return torch.stack(balances).mean(), torch.stack(zs).mean(), torch.stack(loads).max()
 
 
 def compute_loss(model: Transformer, batch: Batch, balance_weight: float, z_weight: float) -> Loss:
@@ -52,7 +53,9 @@ def compute_loss(model: Transformer, batch: Batch, balance_weight: float, z_weig
     record = RoutingRecord()
     model.routing_observer = record
     try:
-        hidden_TD = model.hidden(batch.tokens_T, batch.positions_T, PackedAttention(batch.lengths), batch.images)
+        device = batch.tokens_T.device
+        attention = PackedAttention(batch.lengths, device, few_calls=device.type != "cpu")
+        hidden_TD = model.hidden(batch.tokens_T, batch.positions_T, attention, batch.images)
     finally:
         model.routing_observer = None
     cross_entropy = F.cross_entropy(model.logits(hidden_TD[batch.source_M]).float(), batch.target_M)

@@ -198,6 +198,15 @@ PRESETS = {
         tokens_per_step=1_500,
         save_every=10,
     ),
+    "test-bf16": TrainConfig(
+        preset="test-bf16",
+        model=TEST_WHOLE_SHAPE,
+        mix=replace(WHOLE, groups=without(WHOLE, LONG_SKILLS), is_padded=True),
+        steps=20,
+        tokens_per_step=1_500,
+        precision="bfloat16",
+        save_every=10,
+    ),
     "test": TrainConfig(preset="test", model=TEST_SHAPE, mix=TEST_MIX, steps=20, tokens_per_step=256, save_every=10),
 }
 

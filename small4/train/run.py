@@ -15,9 +15,11 @@ from small4.checkpoint.save import save_model
 from small4.errors import ConfigError
 from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
-from small4.train.data import NANO_TEKKEN
+from small4.tokenizer.truncate import dump_tekken
+from small4.train.data import training_tekken, training_tokenizer
 from small4.train.evaluate import SUITES, Score, check_suites, evaluate
 from small4.train.loop import Report, train
+from small4.train.machine import Machine
 from small4.train.plot import plot_loss
 from small4.train.presets import TrainConfig, preset
 from small4.train.state import Progress
@@ -28,25 +30,33 @@ def train_nano(
     out: Path,
     *,
     seed: int | None = None,
+    steps: int | None = None,
     resume: bool = False,
     threads: int | None = None,
+    machine: Machine | None = None,
     n: int = 500,
     suites: Sequence[str] = SUITES,
     on_report: Callable[[Report], None] = lambda report: None,
     on_score: Callable[[Score], None] = lambda score: None,
-) -> Path:
+) -> Path | None:
     """Train a preset into `out` and return the directory of the finished checkpoint, `out/checkpoint`.
 
-    Training states lie in `out` as well, so that `resume` goes on where a killed run stopped.
+    Training states lie in `out` as well, so that `resume` goes on where a killed run stopped. None where the machine's
+    leg ended before the training: then the same call with `resume` goes on. The first leg may say `resume` too.
     """
     check_suites(suites, n)
     torch.set_num_threads(threads or os.cpu_count() or 1)
-    config = preset(name) if seed is None else dataclasses.replace(preset(name), seed=seed)
-    if not resume and any(out.glob("state-*")):
+    machine, config = machine or Machine(), preset(name)
+    config = dataclasses.replace(config, seed=config.seed if seed is None else seed, steps=steps or config.steps)
+    has_state = any(out.glob("state-*"))
+    if not resume and has_state:
         raise ConfigError(f"{out} holds a training already; pass --resume to go on with it, or name another directory")
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = Tokenizer.from_file(NANO_TEKKEN)
-    model, progress = train(config, tokenizer, out, resume=resume, on_report=on_report)
+    tokenizer = training_tokenizer(config)
+    resume = resume and (has_state or machine.leg_minutes is None)
+    model, progress = train(config, tokenizer, out, machine=machine, resume=resume, on_report=on_report)
+    if progress.step < config.steps:
+        return None
     return finish(config, tokenizer, model, progress, out, n=n, suites=suites, on_score=on_score)
 
 
@@ -63,7 +73,9 @@ def finish(
 ) -> Path:
     """Save the weights in the official FP8 layout, score what was saved, and put everything known beside it."""
     target = out / "checkpoint"
-    save_model(model.to(torch.bfloat16), target, format="hf-fp8", extra_files={"tekken.json": NANO_TEKKEN})
+    vocabulary = out / "tekken.json"
+    vocabulary.write_text(dump_tekken(training_tekken(config)), encoding="utf-8")
+    save_model(model.to("cpu", torch.bfloat16), target, format="hf-fp8", extra_files={"tekken.json": vocabulary})
     shipped = load_model(target, dtype=torch.float32).eval()
     scores = evaluate(
         shipped,

@@ -58,13 +58,21 @@ def test_padded_attention_equals_attention_sequence_by_sequence() -> None:
     tokens_T = some_tokens(sum(lengths))
     positions_T = torch.cat([torch.arange(length) for length in lengths])
     results = []
-    for attention in (FullAttention(lengths), PackedAttention(lengths)):
+    for attention in (FullAttention(lengths), PackedAttention(lengths), PackedAttention(lengths, few_calls=True)):
         model.zero_grad()
         logits_TW = model(tokens_T, positions_T, attention)
         logits_TW.log_softmax(-1)[:, 3].sum().backward()
         results.append([logits_TW.detach(), *(parameter.grad for parameter in model.parameters())])
-    torch.testing.assert_close(results[1][0], results[0][0], rtol=0, atol=1e-5)
-    torch.testing.assert_close(results[1][1:], results[0][1:], rtol=1e-3, atol=1e-4)
+    for result in results[1:]:
+        torch.testing.assert_close(result[0], results[0][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(result[1:], results[0][1:], rtol=1e-3, atol=1e-4)
+
+
+def test_few_calls_pad_within_bounds() -> None:
+    lengths = [3, 4000] + [40 + index % 60 for index in range(300)]
+    few, many = PackedAttention(lengths, few_calls=True), PackedAttention(lengths)
+    assert len(few.shapes) < len(many.shapes) / 5
+    assert sum(sequences * longest for sequences, longest in few.shapes) <= 1.25 * sum(lengths)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-6), (torch.bfloat16, 0.03)])

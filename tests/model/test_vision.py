@@ -43,6 +43,22 @@ def test_images_in_bounded_pieces_give_the_same_rows(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
 
 
+def test_training_batches_images_of_one_size_and_gives_the_same_rows() -> None:
+    case = draw_case(21)
+    model = Transformer(case.config)
+    fill(model, 1)
+    assert case.config.vision is not None
+    unit = case.config.vision.patch_size * case.config.vision.spatial_merge_size
+    sizes = [(2, 2), (1, 3), (2, 2), (2, 2), (1, 3), (1, 1)]
+    generator = torch.Generator().manual_seed(0)
+    images = [torch.randn(3, height * unit, width * unit, generator=generator) for height, width in sizes]
+    with torch.no_grad():
+        wanted = rows_of(model, images)
+    found = rows_of(model, images)
+    assert found.requires_grad
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(3, 30, 56), (3, 56, 14), (3, 0, 28), (1, 28, 28), (28, 28)])
 def test_an_image_of_the_wrong_shape_is_refused(shape: tuple[int, ...]) -> None:
     encoder = vision.VisionEncoder(
