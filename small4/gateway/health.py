@@ -73,11 +73,11 @@ class Health:
         self._clock = clock
         self._routes: OrderedDict[str, _Route] = OrderedDict()
 
-    def admit(self, route: str) -> Pass | None:
+    def admit(self, route: str, *, is_retry: bool = False) -> Pass | None:
         """Whether a request may go there; if so, `record` has to follow, whatever happens."""
         known, now = self._route(route), self._clock()
         known.breaker, passed = admit(known.breaker, now, self._config.breaker)
-        if passed is not None:
+        if passed is not None and not is_retry:
             known.retries.note_request(now)
         return passed
 

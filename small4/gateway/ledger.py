@@ -81,7 +81,7 @@ class Ledger:
             await answer
         except asyncio.CancelledError:
             # It may be in a commit already; entries keep their order, so the release finds what it frees.
-            self.release_soon(reservation.request_id, reservation.attempt, "aborted")
+            self.book_soon(Release(reservation.request_id, reservation.attempt, "left"))
             raise
 
     async def settle(self, settlement: Settlement) -> None:
@@ -92,11 +92,10 @@ class Ledger:
         """Free what was held for an attempt that used nothing."""
         await self._writer.submit(Release(request_id, attempt, error_class))
 
-    def release_soon(self, request_id: str, attempt: int = 0, error_class: str | None = None) -> None:
-        """The same without waiting, for whoever is being cancelled."""
+    def book_soon(self, entry: Settlement | Release) -> None:
+        """The same without waiting, for whoever is being cancelled: it is booked with the next commit."""
         with suppress(LedgerUnavailableError):  # closed: the next opening finds the attempt
-            answer = self._writer.submit(Release(request_id, attempt, error_class))
-            answer.add_done_callback(_forget)
+            self._writer.submit(entry).add_done_callback(_forget)
 
     def close(self, seconds: float = 10.0) -> None:
         """Commit what waits, for at most so long, and let go of the database."""

@@ -24,10 +24,16 @@ TOKENS_PER_IMAGE = 1024
 
 def prompt_tokens(request: ChatRequest) -> int:
     """About how many tokens a request's prompt has."""
-    num_bytes = sum(_message_bytes(message) for message in request.messages)
-    num_bytes += sum(len(tool.name) + _size(tool.description) + _json_size(tool.parameters) for tool in request.tools)
     num_images = sum(_num_images(message) for message in request.messages)
-    return _tokens(num_bytes) + TOKENS_PER_MESSAGE * len(request.messages) + TOKENS_PER_IMAGE * num_images
+    return _tokens(prompt_bytes(request)) + TOKENS_PER_MESSAGE * len(request.messages) + TOKENS_PER_IMAGE * num_images
+
+
+def prompt_bytes(request: ChatRequest) -> int:
+    """Bytes of all texts of a request's prompt."""
+    num_bytes = sum(_message_bytes(message) for message in request.messages)
+    return num_bytes + sum(
+        len(tool.name) + _size(tool.description) + _json_size(tool.parameters) for tool in request.tools
+    )
 
 
 class Tally:

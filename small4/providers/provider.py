@@ -21,6 +21,9 @@ class Caller:
     name: str = ""  # callers of different names share a provider fairly
     salt: bytes = b""  # callers of different salts never share a cached prefix; derive it from the key, as a digest
     priority: Priority = "interactive"
+    request_id: str = ""  # under which the request is booked and explained
+    app: str = ""  # on whose behalf, where it is one's
+    dialect: str = ""  # that the request came in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

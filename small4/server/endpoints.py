@@ -106,8 +106,14 @@ class Endpoints:
     def _job(self, request: Request, call: Call, offer: Offer) -> Job:
         identity: Identity = request.scope["identity"]
         fetch = partial(self.service.fetcher.fetch, hold=partial(self.service.bodies.hold, request.scope))
-        caller = Caller(name=identity.id, salt=identity.salt.encode(), priority=priority_of(request.scope))
         exchange = exchange_of(request.scope)
+        caller = Caller(
+            name=identity.id,
+            salt=identity.salt.encode(),
+            priority=priority_of(request.scope),
+            request_id=exchange.id,
+            dialect=self.service.dialects.of(request.scope).name,
+        )
         exchange.model, exchange.effort = offer.id, call.request.effort
         exchange.num_messages, exchange.is_stream = len(call.request.messages), call.is_stream
         return Job(provider=offer.provider, request=call.request, fetch=fetch, caller=caller, key_id=identity.id)
