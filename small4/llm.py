@@ -6,26 +6,16 @@ print(model.chat("17+48+36+25", effort="high").text)
 
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, aclosing, closing
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import Unpack
 
 import torch
 from torch import Tensor
 
 from small4.answer import Answer, collect, collect_all
-from small4.chat import (
-    EFFORTS,
-    AnswerEvent,
-    ChatEvent,
-    ChatRequest,
-    Effort,
-    Message,
-    ResponseFormat,
-    Sampling,
-    Tool,
-    ToolChoice,
-)
+from small4.chat import AnswerEvent, ChatEvent, ChatRequest, Effort, Message, Sampling
+from small4.chat_options import ChatOptions, request_of
 from small4.checkpoint.digests import KnownDigests
 from small4.checkpoint.load import (
     build_draft,
@@ -43,7 +33,7 @@ from small4.engine.limits import check_ids, check_lengths
 from small4.engine.sampler import Draw
 from small4.engine.sampling_rules import ending_ids
 from small4.engine.worker import Stream
-from small4.errors import ConfigError, EffortError, RequestError, Small4Error
+from small4.errors import ConfigError, RequestError, Small4Error
 from small4.hub.names import NANO, locate
 from small4.kernels.ops import backend
 from small4.kernels.quantized import Kind
@@ -54,34 +44,6 @@ from small4.model.quantize import quantize_head, quantize_model
 from small4.model.transformer import Transformer
 from small4.providers.local import NOBODY, LocalProvider, PreparedRequest
 from small4.tokenizer.tekken import Tokenizer
-
-
-class ChatOptions(TypedDict, total=False):
-    """What `chat` takes beside the messages: the fields of `ChatRequest` and of `Sampling`, by name.
-
-    What is left out is as it is there, but for the temperature: that is what the model is recommended to run at.
-    """
-
-    effort: Effort
-    tools: Sequence[Tool]
-    tool_choice: ToolChoice
-    parallel_tool_calls: bool
-    response_format: ResponseFormat | None
-    max_tokens: int | None
-    thinking_budget: int | None
-    stop: str | Sequence[str]
-    temperature: float
-    top_p: float
-    top_k: int | None
-    min_p: float
-    seed: int | None
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: tuple[tuple[int, float], ...]
-    logprobs: int | None
-    min_tokens: int
-    ignore_eos: bool
 
 
 class LLM:
@@ -199,30 +161,15 @@ class LLM:
 
     def chat(self, messages: str | Sequence[Message], **options: Unpack[ChatOptions]) -> Answer:
         """Answer a conversation (or one user message given as text) in one piece."""
-        return collect(self.stream(self._request(messages, dict(options))))
+        return collect(self.stream(request_of(messages, self.temperatures, **options)))
 
     def answers(self, messages: str | Sequence[Message], n: int, **options: Unpack[ChatOptions]) -> list[Answer]:
         """`n` answers to the same conversation, each drawn by itself; the prompt is computed once.
 
         One that fails has the finish reason "error" and its error; where all fail, that is raised.
         """
-        request = replace(self._request(messages, dict(options)), num_answers=n)
+        request = replace(request_of(messages, self.temperatures, **options), num_answers=n)
         return collect_all(self.events(request))
-
-    def _request(self, messages: str | Sequence[Message], options: dict[str, Any]) -> ChatRequest:
-        effort = options.get("effort", "none")
-        if effort not in EFFORTS:
-            raise EffortError(f"unknown effort {effort!r}; choose one of {', '.join(EFFORTS)}")
-        drawing = {field.name: options.pop(field.name) for field in fields(Sampling) if field.name in options}
-        drawing = {"temperature": self.temperatures[effort], **drawing}
-        stop = options.pop("stop", ())
-        return ChatRequest(
-            messages=(Message("user", messages),) if isinstance(messages, str) else tuple(messages),
-            tools=tuple(options.pop("tools", ())),
-            stop=(stop,) if isinstance(stop, str) else tuple(stop),
-            sampling=Sampling(**drawing),
-            **options,
-        )
 
     def _begin(self, request: ChatRequest, leaving: ExitStack) -> "ChatStream | Exception":
         try:

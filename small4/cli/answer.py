@@ -119,10 +119,11 @@ def finish_note(answer: Answer, speaker: Speaker) -> str | None:
 def usage_note(told: Told) -> str:
     """Tokens and times of an answer, in one line."""
     usage = told.answer.usage
+    about = "about " if usage.is_estimated else ""  # a provider that does not count
     cached = f" ({usage.cached_tokens} of them from the cache)" if usage.cached_tokens else ""
     parts = [
-        f"{usage.prompt_tokens} tokens in{cached}",
-        f"{usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)",
+        f"{about}{usage.prompt_tokens} tokens in{cached}",
+        f"{about}{usage.completion_tokens} out ({usage.reasoning_tokens} of them thinking)",
     ]
     if told.first_seconds is not None:
         parts.append(f"first after {told.first_seconds:.2f} s")
@@ -148,6 +149,7 @@ def answer_json(told: Told, model: str, note: str, index: int | None = None) -> 
                 "completion_tokens": usage.completion_tokens,
                 "reasoning_tokens": usage.reasoning_tokens,
                 "cached_tokens": usage.cached_tokens,
+                "is_estimated": usage.is_estimated,
             },
             "seconds": round(told.seconds, 3),
             "first_token_seconds": None if told.first_seconds is None else round(told.first_seconds, 3),

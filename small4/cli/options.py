@@ -51,3 +51,11 @@ SkipDigests = Annotated[
     bool, typer.Option("--skip-digests", help="Load without comparing the files with their manifest.")
 ]
 HideReasoning = Annotated[bool, typer.Option("--hide-reasoning", "-R", help="Do not show the thought.")]
+RouteWord = Annotated[
+    str | None,
+    typer.Option("--route", metavar="WORD", help="Ask a hosted provider: mistral, openrouter, ..., or a base URL."),
+]
+DialectWord = Annotated[
+    str | None,
+    typer.Option("--dialect", metavar="WORD", help="What a URL speaks: openai, responses, anthropic, google, mistral."),
+]

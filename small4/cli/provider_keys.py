@@ -5,22 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from small4.cli import options
+
 if TYPE_CHECKING:
     from small4.gateway.addresses import Address
     from small4.gateway.keys import ProviderKeys
     from small4.providers.endpoint import Dialect
 
 Provider = Annotated[str, typer.Argument(help="mistral, openrouter, or another of `small4 cost`; or a base URL.")]
-DialectWord = Annotated[
-    str | None,
-    typer.Option("--dialect", metavar="WORD", help="What a URL speaks: openai, responses, anthropic, google, mistral."),
-]
 
 
 def set_command(
     provider: Provider,
     name: Annotated[str | None, typer.Option("--name", help="What to call the provider behind a URL.")] = None,
-    dialect: DialectWord = None,
+    dialect: options.DialectWord = None,
     skip_test: Annotated[bool, typer.Option("--skip-test", help="Keep the key without trying it.")] = False,
 ) -> None:
     """Keep a provider's key on this machine, sealed. It is asked for without echo, or read from standard input."""
@@ -42,7 +40,7 @@ def set_command(
         print(f"note: {found.source} is set in the environment and wins over it", file=sys.stderr)
 
 
-def try_command(provider: Provider, dialect: DialectWord = None) -> None:
+def try_command(provider: Provider, dialect: options.DialectWord = None) -> None:
     """Try a provider's key, and tell which models it opens; nothing is spent."""
     from small4.gateway.addresses import address_of
 
@@ -116,7 +114,7 @@ def _tried(address: "Address") -> str:
     from small4.providers.upstream import Upstream
 
     async def ask() -> Discovery:
-        upstream = Upstream(address.endpoint, None if address.found is None else address.found.key)
+        upstream = Upstream(address.endpoint, address.key)
         try:
             return await discover(upstream, address.key_path)
         finally:

@@ -8,9 +8,12 @@ import typer
 from small4.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from small4.chat import ChatRequest
     from small4.cli.answer import Told
     from small4.cli.speaker import Speaker
+    from small4.hosted import Hosted
 
 
 def run_command(
@@ -38,6 +41,8 @@ def run_command(
     ] = None,
     num_answers: Annotated[int, typer.Option("-n", metavar="N", help="So many answers, each drawn by itself.")] = 1,
     max_tokens: options.MaxTokens = None,
+    route: options.RouteWord = None,
+    dialect: options.DialectWord = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
     quant: options.Quant = None,
@@ -46,7 +51,9 @@ def run_command(
     show_usage: Annotated[bool, typer.Option("--usage", "-u", help="Tokens and times at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The whole answer as one JSON object.")] = False,
 ) -> None:
-    """Ask one question: small4 run nano "17+48+36"."""
+    """Ask one question: small4 run nano "17+48+36". With --route, ask a hosted provider."""
+    from contextlib import ExitStack
+
     from small4.chat import ChatRequest, Message
     from small4.cli.drawing import check_drawing
     from small4.cli.request import check_num_answers, check_wishes, parse_quant, parse_size, user_message
@@ -54,7 +61,8 @@ def run_command(
     from small4.hub.names import NANO
 
     check_num_answers(num_answers)
-    model, question = sort_words(model, prompt)
+    check_route(route, dialect, {"--cache": cache, "--quant": quant, "--draft": draft, "--skip-digests": skip_digests})
+    model, question = sort_words(model, prompt, is_hosted=route is not None)
     drawing = check_drawing(
         temperature=temperature,
         top_p=top_p,
@@ -73,37 +81,62 @@ def run_command(
         *(() if wishes.system is None else (Message("system", wishes.system),)),
         user_message(question, wishes.images),
     )
-    cache_bytes = parse_size(cache)
-    speaker = load_speaker(
-        model or NANO,
-        check_digests=not skip_digests,
-        cache_bytes=cache_bytes,
-        quant=parse_quant(quant),
-        draft=draft,
-    )
-    settled = wishes.effort or default_effort(speaker)
-    request = ChatRequest(
-        messages=messages,
-        effort=settled,
-        sampling=wishes.drawing.at(settled, speaker.temperatures),
-        num_answers=num_answers,
-        max_tokens=wishes.max_tokens,
-        thinking_budget=wishes.budget,
-    )
-    answer = answer_once if num_answers == 1 else answer_several
-    if not answer(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
-        raise typer.Exit(130)
+    with ExitStack() as leaving:
+        if route is not None:
+            speaker: Speaker = leaving.enter_context(hosted_speaker(route, model, dialect))
+        else:
+            speaker = load_speaker(
+                model or NANO,
+                check_digests=not skip_digests,
+                cache_bytes=parse_size(cache),
+                quant=parse_quant(quant),
+                draft=draft,
+            )
+        settled = wishes.effort or default_effort(speaker)
+        request = ChatRequest(
+            messages=messages,
+            effort=settled,
+            sampling=wishes.drawing.at(settled, speaker.temperatures),
+            num_answers=num_answers,
+            max_tokens=wishes.max_tokens,
+            thinking_budget=wishes.budget,
+        )
+        answer = answer_once if num_answers == 1 else answer_several
+        if not answer(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
+            raise typer.Exit(130)
 
 
-def sort_words(first: str | None, second: str | None) -> tuple[str | None, str]:
-    """Which of the two words is the model and what is the question: `run nano hi`, `run hi`, `run nano < file`."""
+def check_route(route: str | None, dialect: str | None, local: "Mapping[str, object]") -> None:
+    """Raises where an option has no meaning: those for a model of this machine with a route, and the reverse."""
+    from small4.errors import ConfigError
+
+    given = next((name for name, value in local.items() if value), None)
+    if route is not None and given is not None:
+        raise ConfigError(f"{given} is for a model of this machine; leave it out, or leave out --route")
+    if route is None and dialect is not None:
+        raise ConfigError("--dialect says what the server behind --route speaks; give its URL there")
+
+
+def hosted_speaker(route: str, model: str | None, dialect: str | None) -> "Hosted":
+    """A provider's model; the one that is named, or Small 4 as it is called there."""
+    from small4.cli.provider_keys import dialect_of, provider_keys
+    from small4.hosted import Hosted
+
+    return Hosted(route, model, dialect=dialect_of(dialect), keys=provider_keys())
+
+
+def sort_words(first: str | None, second: str | None, *, is_hosted: bool = False) -> tuple[str | None, str]:
+    """Which of the two words is the model and what is the question: `run nano hi`, `run hi`, `run nano < file`.
+
+    Of a hosted provider nobody knows the models here, so that a lone word is the question.
+    """
     from small4.cli.names import is_model
     from small4.cli.request import read_standard_input
     from small4.errors import RequestError
 
     if second is not None:
         model, question = first, second
-    elif first is not None and first != "-" and is_model(first):
+    elif first is not None and first != "-" and not is_hosted and is_model(first):
         model, question = first, None
     else:
         model, question = None, first
@@ -131,7 +164,8 @@ def answer_once(
     finish(speaker, told, as_json=as_json)
     if show_usage and not as_json:
         err.line(usage_note(told), "dim")
-        err.line(speaker.cache_note, "dim")
+        if speaker.cache_note:
+            err.line(speaker.cache_note, "dim")
     return told.answer.finish_reason != "aborted"
 
 
@@ -162,7 +196,8 @@ def answer_several(
         return False
     if show_usage and not as_json:
         err.line(several_usage_note([told.answer for told in answers], max(told.seconds for told in answers)), "dim")
-        err.line(speaker.cache_note, "dim")
+        if speaker.cache_note:
+            err.line(speaker.cache_note, "dim")
     return True
 
 

@@ -1,4 +1,4 @@
-"""The part of `small4.llm.LLM` that the command line talks to, and how it is loaded."""
+"""What the command line talks to, whether `llm.LLM` or `hosted.Hosted`, and how an LLM is loaded."""
 
 import sys
 from collections.abc import Iterator, Mapping

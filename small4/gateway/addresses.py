@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from small4.errors import ConfigError
 from small4.gateway.keys import FoundKey, ProviderKeys
 from small4.providers.endpoint import Dialect, Endpoint, endpoint_at
+from small4.providers.provider_key import ProviderKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,10 @@ class Address:
     found: FoundKey | None  # None: it gets no key
     model_id: str | None = None  # Small 4's id there, where it is known
     key_path: str | None = None  # that answers for a key
+
+    @property
+    def key(self) -> ProviderKey | None:
+        return None if self.found is None else self.found.key
 
 
 def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, name: str | None = None) -> Endpoint:
@@ -32,8 +37,8 @@ def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, n
     return endpoint
 
 
-def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None) -> Address:
-    """The provider with the key that there is for it; one that is known by name needs one."""
+def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *, needs_key: bool = True) -> Address:
+    """The provider with the key that there is for it; one that is known by name needs one, unless the caller has it."""
     endpoint = endpoint_of(word, keys, dialect)
     if "://" in word:  # under whichever name this address is known, or a key for it was set
         others = [
@@ -45,7 +50,7 @@ def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None) ->
     known, found = keys.known.get(endpoint.name), keys.find(endpoint)
     if known is None or known.endpoint != endpoint:
         return Address(endpoint=endpoint, found=found)
-    if found is None and known.variable is not None:
+    if found is None and needs_key and known.variable is not None:
         raise ConfigError(
             f"there is no key for {endpoint.name}; set {known.variable}, or keep one: small4 keys set {endpoint.name}"
         )

@@ -104,4 +104,5 @@ def test_json_holds_the_whole_answer() -> None:
     told = follow(iter(SUM), thoughts=None, text=None)
     content = json.loads(answer_json(told, "nano", "nano (a note)"))
     assert (content["text"], content["finish_reason"], content["model_note"]) == ("65", "stop", "nano (a note)")
-    assert content["usage"] == {"prompt_tokens": 12, "completion_tokens": 9, "reasoning_tokens": 6, "cached_tokens": 0}
+    usage = {"prompt_tokens": 12, "completion_tokens": 9, "reasoning_tokens": 6, "cached_tokens": 0}
+    assert content["usage"] == usage | {"is_estimated": False}
