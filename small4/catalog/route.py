@@ -24,6 +24,12 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "reasoning": ("reasoning", "reasoning_effort", "include_reasoning"),
     "temperature": ("temperature",),
 }
+# What the engine of this machine honours.
+LOCAL_PARAMETERS = frozenset(
+    "temperature top_p top_k min_p max_tokens min_tokens stop seed n logprobs top_logprobs logit_bias frequency_penalty"
+    " presence_penalty repetition_penalty response_format structured_outputs tools tool_choice parallel_tool_calls"
+    " reasoning reasoning_effort include_reasoning".split()
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +40,8 @@ class Posture:
     zdr: Zdr | None = None
     training: Training | None = None
     retention_days: int | None = None
-    is_distillable: bool | None = None
+    is_distillable: bool | None = None  # whether another model may be trained on the answers
+    age_days: int | None = None  # of the oldest claim above; None: one has no date, or nothing is claimed
 
     @property
     def keeps_nothing(self) -> bool:
@@ -44,7 +51,7 @@ class Posture:
 
 
 # Nothing leaves the machine, so there is nobody who could keep it or learn from it.
-LOCAL_POSTURE = Posture(region=HERE, zdr="yes", training="no", retention_days=0, is_distillable=True)
+LOCAL_POSTURE = Posture(region=HERE, zdr="yes", training="no", retention_days=0, is_distillable=True, age_days=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +99,7 @@ def route_of(card: ModelCard, address: Address, today: date) -> Route:
         abilities=abilities,
         reads_images="image" in modalities.value if modalities and isinstance(modalities.value, tuple) else None,
         parameters=_parameters(facts.get("parameters"), abilities),
-        posture=_posture(facts),
+        posture=_posture(facts, today),
     )
 
 
@@ -103,7 +110,6 @@ def local_route(
     context_tokens: int | None = None,
     quantization: str | None = None,
     reads_images: bool | None = None,
-    parameters: frozenset[str] = frozenset(),
 ) -> Route:
     """The engine of this machine as a route; its price is unknown unless somebody says what the machine costs."""
     address = Address(
@@ -116,9 +122,9 @@ def local_route(
         context_tokens=context_tokens,
         max_output_tokens=context_tokens,
         quantization=quantization,
-        abilities=dict.fromkeys(PARAMETERS, True),
+        abilities=dict.fromkeys((*PARAMETERS, "grammar"), True),
         reads_images=reads_images,
-        parameters=parameters | frozenset(word for words in PARAMETERS.values() for word in words),
+        parameters=LOCAL_PARAMETERS,
         posture=LOCAL_POSTURE,
     )
 
@@ -130,13 +136,17 @@ def _parameters(fact: Fact | None, abilities: Mapping[str, bool]) -> frozenset[s
     return frozenset({*listed, *meant} - denied)
 
 
-def _posture(facts: Mapping[str, Fact]) -> Posture:
+def _posture(facts: Mapping[str, Fact], today: date) -> Posture:
+    names = ("region", "zdr", "training", "retention_days", "distillable")
+    ages = [facts[name].claim.age_days(today) for name in names if name in facts]
+    known = [age for age in ages if age is not None]
     return Posture(
         region=_undisputed(facts.get("region")),
         zdr=_undisputed(facts.get("zdr"), has_careful_side=True),  # type: ignore[arg-type]
         training=_undisputed(facts.get("training"), has_careful_side=True),  # type: ignore[arg-type]
         retention_days=_number(facts.get("retention_days")),
         is_distillable=facts["distillable"].value is True if "distillable" in facts else None,
+        age_days=max(known) if known and len(known) == len(ages) else None,
     )
 
 
