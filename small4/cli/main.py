@@ -18,6 +18,8 @@ from small4.cli.inspection import show_command, verify_command
 from small4.cli.installed import list_command, remove_command
 from small4.cli.keys import app as keys_app
 from small4.cli.pull import pull_command
+from small4.cli.routes import app as route_app
+from small4.cli.routes import routes_command
 from small4.cli.run import run_command
 from small4.cli.serve import serve_command
 from small4.cli.servers import logs_command, ps_command, stop_command
@@ -53,6 +55,8 @@ app.command("show", short_help="Tell what a checkpoint is.")(show_command)
 app.command("verify", short_help="Check every byte of a checkpoint.")(verify_command)
 app.command("convert", short_help="Write a checkpoint in another format.")(convert_command)
 app.add_typer(catalog_app, name="catalog", short_help="What is claimed of the model and its routes.")
+app.command("routes", short_help="List the routes to the model.")(routes_command)
+app.add_typer(route_app, name="route", short_help="Tell where a request would go, and why.")
 app.command("cost", short_help="What a workload costs on every route.")(cost_command)
 app.command("bench", short_help="Time the engine on this machine.")(bench_command)
 app.command("train", short_help="Train a nano from nothing, or its draft head.")(train_command)
