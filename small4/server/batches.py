@@ -13,8 +13,11 @@ import secrets
 import time
 import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from msgspec import structs
 
@@ -38,6 +41,10 @@ from small4.wire.openai_batch import (
     Ending,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+NUM_THREADS = 2
 TIDY_SECONDS = 600.0  # between two looks for what has expired
 
 
@@ -58,6 +65,7 @@ class Batches:
         self.store = BatchStore(directory / "batches", bounds, clock)
         self._directory, self._bounds, self._clock = directory, bounds, clock
         self._worker, self._log = LineWorker(bounds, answer, identify, drain, log), log
+        self._threads = ThreadPoolExecutor(NUM_THREADS, "small4 batch")
         self._let_go: Callable[[], object] | None = None  # of the directory
         self._workers: dict[str, asyncio.Task[None]] = {}  # by owner
         self._at_work: dict[str, str] = {}  # by owner, the batch
@@ -92,6 +100,7 @@ class Batches:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
         if self._let_go is not None:
             self._let_go()
             self._let_go = None
@@ -205,8 +214,8 @@ class Batches:
             return True
         if not self.files.path(batch.input_file_id).exists():
             raise FieldError("the file of this batch is gone", "input_file_id")
-        lines = await asyncio.to_thread(BatchLines, self.files.path(batch.input_file_id), batch.endpoint, self._bounds)
-        journal = await asyncio.to_thread(Journal, self.store.journal(batch.id))
+        lines = await self._aside(BatchLines, self.files.path(batch.input_file_id), batch.endpoint, self._bounds)
+        journal = await self._aside(Journal, self.store.journal(batch.id))
         try:
             if batch.status == "validating":
                 batch.status, batch.in_progress_at = "in_progress", int(self._clock())
@@ -246,16 +255,20 @@ class Batches:
             batch.status, batch.finalizing_at = "finalizing", batch.finalizing_at or int(self._clock())
             self.store.save(stored)
         if ending == "expired":
-            await asyncio.to_thread(run.expire)
+            await self._aside(run.expire)
         await self._write_output(stored, run.journal)
         self._end(stored, ending)
 
     async def _write_output(self, stored: StoredBatch, journal: Journal) -> None:
-        batch, seconds = stored.batch, stored.output_seconds
-        if await self.files.write(stored.owner, stored.output_id, journal.lines("answered"), seconds):
+        batch, seconds, owner = stored.batch, stored.output_seconds, stored.owner
+        if await self.files.write(owner, stored.output_id, journal.lines("answered"), seconds, self._threads):
             batch.output_file_id = stored.output_id
-        if await self.files.write(stored.owner, stored.error_id, journal.lines("failed"), seconds):
+        if await self.files.write(owner, stored.error_id, journal.lines("failed"), seconds, self._threads):
             batch.error_file_id = stored.error_id
+
+    async def _aside(self, work: Callable[P, T], *what: P.args, **named: P.kwargs) -> T:
+        """Do what may read or write a gigabyte where no live request waits for its turn."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(work, *what, **named))
 
     def _end(self, stored: StoredBatch, ending: Ending) -> None:
         ended = structs.replace(stored.batch, status=ending, **{f"{ending}_at": int(self._clock())})
@@ -273,7 +286,7 @@ class Batches:
             self._log.fault(stored.batch.id, cause)
             found = BatchError("server_error", "the server could not go on with this batch; its log has the reason")
         stored.batch.errors = BatchErrors([found])
-        journal = await asyncio.to_thread(Journal, self.store.journal(stored.batch.id))
+        journal = await self._aside(Journal, self.store.journal(stored.batch.id))
         await self._write_output(stored, journal)
         self._end(stored, "failed")
 

@@ -9,6 +9,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from pathlib import Path
 
 import msgspec
@@ -76,11 +77,13 @@ class FileStore:
             )
         return Incoming(self, owner, new_file_id())
 
-    async def write(self, owner: str, file_id: str, lines: Iterable[bytes], seconds: float | None) -> bool:
+    async def write(
+        self, owner: str, file_id: str, lines: Iterable[bytes], seconds: float | None, threads: Executor
+    ) -> bool:
         """Keep the output of a batch under an id that it has had before; False where it has no line."""
         incoming = Incoming(self, owner, file_id)
         try:
-            await incoming.take_all(lines)
+            await incoming.take_all(lines, threads)
             if incoming.num_bytes:
                 await incoming.keep(f"{file_id}.jsonl", "batch_output", seconds)
             return incoming.num_bytes > 0
@@ -169,9 +172,9 @@ class Incoming:
         self.num_bytes += len(data)
         await asyncio.to_thread(self._unfinished.stream.write, data)
 
-    async def take_all(self, lines: Iterable[bytes]) -> None:
+    async def take_all(self, lines: Iterable[bytes], threads: Executor) -> None:
         """A whole file of our own, for which there must be room."""
-        self.num_bytes = await asyncio.to_thread(self._write_all, lines)
+        self.num_bytes = await asyncio.get_running_loop().run_in_executor(threads, self._write_all, lines)
         self._store.count(self._owner, self.num_bytes)
 
     def _write_all(self, lines: Iterable[bytes]) -> int:

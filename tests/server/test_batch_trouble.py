@@ -1,6 +1,8 @@
 """Batches that meet trouble: no room, a full disk, an engine or a server that ends, faults of ours."""
 
 import asyncio
+import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -112,6 +114,31 @@ def test_batch_whose_output_cannot_be_written_waits_until_it_can(tmp_path):
             obstacle.rmdir()
             batch = await ended(served.client, batch_id)
             assert (batch["status"], len(await content(served.client, batch["output_file_id"]))) == ("completed", 2)
+
+    asyncio.run(check())
+
+
+def test_files_that_take_long_to_read_hold_up_nothing_but_batches(tmp_path):
+    async def check():
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(2))
+        async with echoing(tmp_path) as served:
+            clients = [Client(served.app, served.store.create(name)[0]) for name in "abc"]
+            file_ids = [await upload(client, line("a")) for client in clients]
+            pipes = [served.app.state.batches.files.path(file_id) for file_id in file_ids]
+            for pipe in pipes:
+                pipe.unlink()
+                os.mkfifo(pipe)
+            writers = [os.open(pipe, os.O_RDWR) for pipe in pipes]  # who write nothing, so that to read takes long
+            for client, file_id in zip(clients, file_ids, strict=True):
+                await create(client, file_id)
+            await asyncio.sleep(0.02)
+            try:
+                assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 2) == "done"
+            finally:
+                for pipe, writer in zip(pipes, writers, strict=True):
+                    pipe.unlink()
+                    os.close(writer)
 
     asyncio.run(check())
 
