@@ -100,7 +100,9 @@ def cost_of(usage: Usage, prices: Prices, *, num_images: int = 0, is_batch: bool
     """The bill of one request."""
     rates = prices.rates(usage.prompt_tokens, is_batch=is_batch)
     lines = _lines(usage, prices, rates, num_images)
-    bounded = replace(rates, cached=rates.cached if rates.cached is not None else rates.prompt)
+    if rates.cached is not None or usage.cached_tokens == 0:
+        return Cost(lines, Cost(lines, None).usd)
+    bounded = replace(rates, cached=rates.prompt)
     return Cost(lines, Cost(_lines(usage, prices, bounded, num_images), None).usd)
 
 

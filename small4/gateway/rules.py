@@ -24,8 +24,7 @@ class Reason:
 
 def reasons_against(route: Route, policy: Policy, needs: Needs) -> tuple[Reason, ...]:
     """Every reason for which the route may not get the request; none if it may."""
-    found = ((name, rule(route, policy, needs)) for name, rule in _RULES.items())
-    return tuple(Reason(name, text) for name, text in found if text)
+    return tuple([Reason(name, text) for name, rule in _RULES.items() if (text := rule(route, policy, needs))])
 
 
 def _dialect(route: Route, policy: Policy, needs: Needs) -> str | None:
