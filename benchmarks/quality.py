@@ -31,6 +31,7 @@ from benchmarks.report import print_table, write_results
 from small4.chat import Effort, Message
 from small4.checkpoint.load import load_model
 from small4.kernels.ops import backend
+from small4.llm import load
 from small4.model.attention import FullAttention
 from small4.model.config import ModelConfig
 from small4.model.quantize import fuse_model, quantize_model
@@ -38,7 +39,7 @@ from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render_training
 from small4.train.data import NANO_TEKKEN, assistant_turn, sample_problem
-from small4.train.evaluate import evaluate
+from small4.train.evaluate import ENGINE, evaluate
 from small4.train.presets import NANO_MIX
 
 NANO = NANO_TEKKEN.parent
@@ -190,12 +191,11 @@ def show(name: str, figures: Sequence[Figure]) -> None:
 
 def accuracies(num_problems: int) -> dict[str, float]:
     """Share of the nano's exact answers over all skills and efforts, by weights."""
-    tokenizer, shares = Tokenizer.from_file(NANO_TEKKEN), {}
+    shares = {}
     for kind in OURS:
-        model = load_model(NANO)
-        if kind != "bf16":
-            quantize_model(model, kind)  # type: ignore[arg-type]
-        scores = evaluate(model, tokenizer, n=num_problems, context_length=model.config.max_position_embeddings)
+        quant = None if kind == "bf16" else kind
+        llm = load(NANO, dtype="bfloat16", quant=quant, engine=ENGINE)  # type: ignore[arg-type]
+        scores = evaluate(llm, n=num_problems)
         shares[kind] = statistics.mean(score.accuracy for score in scores)
     print_table(["nano", "exact answers"], [[kind, f"{share:.2%}"] for kind, share in shares.items()])
     return shares

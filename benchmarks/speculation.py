@@ -25,7 +25,8 @@ from small4.engine.engine import Engine, GenerationRequest
 from small4.llm import LLM
 from small4.tokenizer.template import render
 from small4.train.draft import DRAFT_SUITES
-from small4.train.evaluate import MAX_ANSWER_TOKENS, held_out_problems
+from small4.train.evaluate import MAX_ANSWER_TOKENS
+from small4.train.suites import held_out_problems
 
 STREAMS = (1, 8, 32)
 NAMES = ("no guesses", "head, always", "head, by the rule", "lookup, always", "lookup, by the rule")

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 import small4
 from small4.checkpoint.verify import verify
@@ -24,8 +23,7 @@ def nano() -> LLM:
 
 
 def scored(nano: LLM, suites: list[str], n: int) -> dict[tuple[str, str], Score]:
-    with torch.inference_mode():
-        scores = evaluate(nano.model, nano.tokenizer, suites=suites, n=n, context_length=nano.context_length)
+    scores = evaluate(nano, suites=suites, n=n)
     return {(score.skill, score.effort): score for score in scores}
 
 

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,8 +15,9 @@ if TYPE_CHECKING:
     from small4.cli.ink import Ink
     from small4.train.evaluate import Score
     from small4.train.loop import Report
+    from small4.train.suites import Contamination
 
-SCORE_HEADER = ("skill", "effort", "n", "accuracy", "95 % interval", "mean tokens", "thinking", "unfinished")
+SCORE_HEADER = ("skill", "effort", "n", "accuracy", "95 % interval", "thinking", "answer", "unfinished")
 
 
 def train_command(
@@ -31,7 +31,7 @@ def train_command(
         bool, typer.Option("--resume", help="Go on where an earlier run in the directory stopped.")
     ] = False,
     threads: Annotated[int | None, typer.Option(help="CPU threads; all by default.")] = None,
-    n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort in the evaluation.")] = 500,
+    n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort; 0: no evaluation.")] = 500,
     suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill to evaluate; repeatable.")] = None,
     target: Annotated[str, typer.Option(help="With draft: the nano that the head is for.")] = "nano",
     steps: Annotated[int | None, typer.Option(help="How many; the preset's own by default, 3000 with draft.")] = None,
@@ -52,12 +52,13 @@ def train_command(
             raise ConfigError("the training of a draft head is not resumed; start it again without --resume")
         return train_draft_head(target, out or Path("draft-head"), preset, seed or 0, steps, threads, n, suites)
     _only_nano(what, "train")
-    if n < 1 or (threads is not None and threads < 1) or (steps is not None and steps < 1):
+    if n < 0 or (threads is not None and threads < 1) or (steps is not None and steps < 1):
         from small4.errors import ConfigError
 
-        raise ConfigError(f"n is {n}, threads is {threads} and steps is {steps}; they must be at least 1")
+        raise ConfigError(f"n is {n}, threads is {threads} and steps is {steps}; n must be at least 0, the others 1")
     from small4.cli.ink import Ink
-    from small4.train.evaluate import SUITES
+    from small4.llm import load
+    from small4.train.evaluate import ENGINE
     from small4.train.machine import machine_of
     from small4.train.run import train_nano
 
@@ -68,13 +69,14 @@ def train_command(
         checkpoint = train_nano(
             preset,
             out,
+            lambda path: load(path, dtype="float32", engine=ENGINE),
             seed=seed,
             steps=steps,
             resume=resume,
             threads=threads,
             machine=machine,
             n=n,
-            suites=suites or SUITES,
+            suites=suites,
             on_report=_report_printer(err),
             on_score=lambda score: _count_scores(scores, score, err),
         )
@@ -133,13 +135,21 @@ def eval_command(
     model: Annotated[
         str, typer.Argument(help="nano, or the path of a checkpoint made by `small4 train nano`.")
     ] = "nano",
-    suites: Annotated[list[str] | None, typer.Option("--suite", help="A skill; repeatable. All by default.")] = None,
+    suites: Annotated[
+        list[str] | None, typer.Option("--suite", help="A skill; repeatable. Those of its training by default.")
+    ] = None,
     efforts: Annotated[
         list[str] | None, typer.Option("--effort", "-e", metavar="none|high", help="Repeatable. Both by default.")
     ] = None,
-    n: Annotated[int, typer.Option("--n", help="Held-out problems per skill and effort.")] = 500,
+    n: Annotated[
+        int | None, typer.Option("--n", help="Held-out problems per skill and effort; 500 by default.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="20 problems each: a look, not a measurement.")] = False,
+    thinking_budget: Annotated[
+        int | None, typer.Option(help="Close every thought after so many tokens.", min=0)
+    ] = None,
     quant: options.Quant = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the scores as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print scores and contamination as JSON.")] = False,
 ) -> None:
     """Ask a nano held-out problems through the chat template; print accuracy and tokens by skill and effort."""
     from small4.chat import EFFORTS
@@ -150,24 +160,43 @@ def eval_command(
     wanted = [parse_effort(effort) for effort in efforts] if efforts else EFFORTS
     where = locate(model)
     from small4.llm import load
-    from small4.train.evaluate import SUITES, evaluate
+    from small4.train.evaluate import ENGINE, QUICK_N, evaluate
+    from small4.train.run import evaluation_record
+    from small4.train.suites import check_suites, contamination, default_suites
 
-    llm = load(where, dtype="float32", quant=parse_quant(quant))
+    n = n if n is not None else QUICK_N if quick else 500
+    check_suites(suites or (), n)
+    llm = load(where, dtype="float32", quant=parse_quant(quant), engine=ENGINE)
     err, scores = Ink(sys.stderr), list["Score"]()
+    if suites is None:
+        has_vision = llm.config.vision is not None
+        chosen, note = default_suites(where, has_vision=has_vision, context_length=llm.context_length)
+        suites = list(chosen)
+        if note:
+            err.line(note)
     evaluate(
-        llm.model,
-        llm.tokenizer,
-        suites=suites or SUITES,
+        llm,
+        suites=suites,
         efforts=wanted,
         n=n,
-        context_length=llm.context_length,
+        thinking_budget=thinking_budget,
         on_score=lambda score: _count_scores(scores, score, err),
     )
+    found = contamination(suites, n)
     err.erase_line()
     if as_json:
-        print(json.dumps([asdict(score) | {"accuracy": score.accuracy} for score in scores]))
-    else:
-        print_scores(scores)
+        print(json.dumps(evaluation_record(scores, found)))
+        return
+    print_scores(scores)
+    print(contamination_text(found))
+
+
+def contamination_text(found: "Contamination") -> str:
+    """One line on whether training has seen what was asked."""
+    text = f"{found.asked} different problems, {found.seen} of them among {found.drawn} drawn as training draws"
+    if found.not_held_out:
+        text += f"; not held out: {', '.join(found.not_held_out)}"
+    return text
 
 
 def print_scores(scores: "list[Score]") -> None:
@@ -178,13 +207,13 @@ def print_scores(scores: "list[Score]") -> None:
         SCORE_HEADER,
         [
             (
-                score.skill,
+                score.skill + (" with grammar" if score.grammar else ""),
                 score.effort,
                 str(score.n),
                 f"{100 * score.accuracy:.1f} %",
                 f"{100 * score.low:.1f} to {100 * score.high:.1f} %",
-                f"{score.mean_tokens:.1f}",
                 f"{score.mean_thinking_tokens:.1f}",
+                f"{score.mean_answer_tokens:.1f}",
                 str(score.unfinished),
             )
             for score in scores

@@ -35,9 +35,10 @@ from small4.model.transformer import Transformer
 from small4.tokenizer.tekken import Tokenizer
 from small4.tokenizer.template import render
 from small4.train.data import Batch, training_batch
-from small4.train.evaluate import MAX_ANSWER_TOKENS, check_suites, held_out_problems
+from small4.train.evaluate import MAX_ANSWER_TOKENS
 from small4.train.optim import initialise, make_optimizers, rate_share, set_rate
 from small4.train.presets import OptimConfig, preset
+from small4.train.suites import check_suites, held_out_problems
 
 DRAFT_SUITES = ("sum2", "sum4", "chain3", "product2x2", "talk")
 

@@ -1,24 +1,41 @@
-"""How good a nano is: exact answers on held-out problems, asked through the real chat template, by skill and effort."""
+"""How good a nano is: exact answers on held-out problems, asked as a user asks, by skill and effort.
 
+Everything goes through the chat requests that a server answers too: template, engine, grammar, and the parser of
+thoughts and calls. Problems of a suite are asked side by side.
+"""
+
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from random import Random
+from typing import Protocol
 
-from small4.chat import ChatRequest, Effort, Message
+from small4.answer import Answer
+from small4.chat import EFFORTS, ChatRequest, Effort, JsonSchema, Tool
 from small4.engine.config import EngineConfig
-from small4.engine.engine import Engine, GenerationRequest
 from small4.errors import ConfigError
-from small4.model.transformer import Transformer
-from small4.tokenizer.tekken import Tokenizer
-from small4.tokenizer.template import render
-from small4.train.data import sample_problem
+from small4.model.config import ModelConfig
+from small4.train.suites import FIRST_SUITES, check_suites, held_out_problems
 from small4.train.tasks.problem import Problem
-from small4.train.tasks.skills import SKILLS
+from small4.train.tasks.schema import fits
+from small4.train.tasks.skills import EXTRACTION, IMAGES, TOOLS
 
-SUITES = ("sum2", "sum3", "sum4", "sum5", "sum6", "chain2", "chain3", "chain4", "product2x1", "product2x2", "talk")
-MAX_ANSWER_TOKENS = 320  # a six-operand thought takes 215
+MAX_ANSWER_TOKENS = 640  # the thought of a story of six operations takes 400
+QUICK_N = 20
 BATCH = 250  # sequences decoded side by side
+ENGINE = EngineConfig(max_running=BATCH, max_waiting=1024)
+
+FINISHED = ("stop", "tool_calls")
+WITH_GRAMMAR = frozenset(EXTRACTION) | frozenset(TOOLS) - {"tool_none", "tool_result"}
+
+
+class Examinee(Protocol):
+    """Whoever is asked; `small4.LLM` is one."""
+
+    @property
+    def config(self) -> ModelConfig: ...
+
+    def answer_all(self, requests: Sequence[ChatRequest]) -> list[Answer | Exception]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +49,13 @@ class Score:
     distinct: int  # different problems among the n; small skills repeat in other words
     mean_tokens: float  # thought and answer
     mean_thinking_tokens: float
+    mean_answer_tokens: float
     unfinished: int  # ran into the token limit
     low: float  # 95 % Wilson interval of the accuracy
     high: float
+    grammar: bool = False  # answers held to their schema while they were written
+    valid: int | None = None  # answers that their schema accepts, where there is one
+    thinking_budget: int | None = None  # tokens after which thoughts were closed
 
     @property
     def accuracy(self) -> float:
@@ -42,74 +63,103 @@ class Score:
 
 
 def evaluate(
-    model: Transformer,
-    tokenizer: Tokenizer,
+    examinee: Examinee,
     *,
-    suites: Sequence[str] = SUITES,
-    efforts: Sequence[Effort] = ("none", "high"),
+    suites: Sequence[str] = FIRST_SUITES,
+    efforts: Sequence[Effort] = EFFORTS,
     n: int = 500,
-    context_length: int,
+    thinking_budget: int | None = None,
     on_score: Callable[[Score], None] = lambda score: None,
 ) -> list[Score]:
-    """Ask `n` held-out problems of every suite at every effort, greedily; the same problems on every call."""
+    """Ask `n` held-out problems of every suite at every effort, greedily; the same problems on every call.
+
+    Suites whose answers have a schema are asked twice: free, and held to it.
+    """
     check_suites(suites, n)
-    config = EngineConfig(max_running=BATCH, max_waiting=n)
-    engine = Engine(model, config, context_length=context_length, num_ids=tokenizer.vocab_size)
+    blind = [suite for suite in suites if suite in IMAGES and examinee.config.vision is None]
+    if blind:
+        raise ConfigError(f"this model reads no images, which {', '.join(blind)} show; leave those suites out")
     scores = []
     for suite in suites:
         problems = held_out_problems(suite, n)
         for effort in efforts:
-            scores.append(score(engine, tokenizer, problems, suite, effort))
-            on_score(scores[-1])
+            for grammar in (False, True) if suite in WITH_GRAMMAR else (False,):
+                scores.append(score(examinee, problems, suite, effort, grammar, thinking_budget))
+                on_score(scores[-1])
     return scores
 
 
-def check_suites(suites: Sequence[str], n: int) -> None:
-    """Refuse what cannot be asked; a training calls this first, since its evaluation comes an hour later."""
-    unknown = [suite for suite in suites if suite not in SKILLS]
-    if unknown:
-        raise ConfigError(f"unknown suite {', '.join(map(repr, unknown))}; there are {', '.join(SUITES)}")
-    if n < 1:
-        raise ConfigError(f"n is {n}; ask at least 1 problem")
-
-
-def held_out_problems(suite: str, n: int) -> list[Problem]:
-    """The evaluation problems of one suite; none of them can be in a training text."""
-    rng = Random(f"evaluation {suite}")
-    return [sample_problem({suite: 1.0}, rng, held_out=True) for _ in range(n)]
-
-
-def score(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], suite: str, effort: Effort) -> Score:
+def score(
+    examinee: Examinee,
+    problems: Sequence[Problem],
+    suite: str,
+    effort: Effort,
+    grammar: bool = False,
+    thinking_budget: int | None = None,
+) -> Score:
     """Ask the problems and count the exact answers."""
-    close_id, end_id = tokenizer.special_id("[/THINK]"), tokenizer.special_id("</s>")
-    sequences = []
-    for problem in problems:
-        prompt = render(tokenizer, ChatRequest(messages=(Message("user", problem.question),), effort=effort)).token_ids
-        request = GenerationRequest(prompt=prompt, max_tokens=MAX_ANSWER_TOKENS, stop_ids=frozenset({end_id}))
-        sequences += engine.submit(request)
-    engine.run_to_end()
-    for sequence in sequences:
-        if sequence.error is not None:
-            raise sequence.error
-    outputs = [sequence.output for sequence in sequences]
-    thinking = [output.index(close_id) + 1 if close_id in output else 0 for output in outputs]
+    budget = thinking_budget if effort == "high" else None
+    answers = []
+    for answer in examinee.answer_all([request_of(problem, effort, grammar, budget) for problem in problems]):
+        if isinstance(answer, Exception):
+            raise answer
+        answers.append(answer)
+    n = len(problems)
+    finished = [answer.finish_reason in FINISHED for answer in answers]
+    pairs = list(zip(problems, answers, strict=True))
     correct = sum(
-        output[-1] == end_id and problem.accepts(tokenizer.decode(output[begin:-1]))
-        for problem, output, begin in zip(problems, outputs, thinking, strict=True)
+        is_finished and problem.accepts(answer.text, answer.tool_calls)
+        for is_finished, (problem, answer) in zip(finished, pairs, strict=True)
     )
-    low, high = wilson(correct, len(problems))
+    tokens = sum(answer.usage.completion_tokens for answer in answers)
+    thinking = sum(answer.usage.reasoning_tokens for answer in answers)
+    low, high = wilson(correct, n)
     return Score(
         skill=suite,
         effort=effort,
-        n=len(problems),
+        n=n,
         correct=correct,
         distinct=len({problem.key for problem in problems}),
-        mean_tokens=sum(map(len, outputs)) / len(outputs),
-        mean_thinking_tokens=sum(thinking) / len(outputs),
-        unfinished=sum(output[-1] != end_id for output in outputs),
+        mean_tokens=tokens / n,
+        mean_thinking_tokens=thinking / n,
+        mean_answer_tokens=(tokens - thinking) / n,
+        unfinished=n - sum(finished),
         low=low,
         high=high,
+        grammar=grammar,
+        valid=sum(is_valid(*pair) for pair in pairs) if suite in WITH_GRAMMAR else None,
+        thinking_budget=budget,
     )
+
+
+def request_of(
+    problem: Problem, effort: Effort, grammar: bool = False, thinking_budget: int | None = None
+) -> ChatRequest:
+    """The problem as a client sends it; `grammar` asks for the schema, or for strict tools."""
+    tools = problem.tools
+    if grammar:
+        tools = tuple(Tool(tool.name, tool.description, tool.parameters, strict=True) for tool in tools)
+    return ChatRequest(
+        messages=problem.asked(thinks=effort == "high"),
+        tools=tools,
+        effort=effort,
+        response_format=JsonSchema(problem.schema) if grammar and problem.schema is not None else None,
+        max_tokens=MAX_ANSWER_TOKENS,
+        thinking_budget=thinking_budget,
+    )
+
+
+def is_valid(problem: Problem, answer: Answer) -> bool:
+    """Whether the answer's JSON, or every call's arguments, is what the schema asks for."""
+    schemas = {tool.name: tool.parameters for tool in problem.tools}
+    try:
+        if problem.schema is not None:
+            return fits(problem.schema, json.loads(answer.text))
+        return all(
+            call.name in schemas and fits(schemas[call.name], json.loads(call.arguments)) for call in answer.tool_calls
+        )
+    except (ValueError, RecursionError):
+        return False
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:

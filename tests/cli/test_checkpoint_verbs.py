@@ -208,14 +208,17 @@ def test_chat_without_a_terminal_shows_one_question_and_exits_0(small4: Small4, 
 def test_eval_prints_a_row_per_skill_and_effort(small4: Small4, checkpoint: Path) -> None:
     done = small4("eval", str(checkpoint), "--suite", "sum2", "--n", "1")
     assert done.returncode == 0
-    header, *rows = done.stdout.splitlines()
+    header, *rows, seen = done.stdout.splitlines()
     assert header.split()[:4] == ["skill", "effort", "n", "accuracy"]
+    assert seen == "1 different problems, 0 of them among 200 drawn as training draws"
     assert [row.split()[:3] for row in rows] == [["sum2", "none", "1"], ["sum2", "high", "1"]]
 
 
 def test_eval_as_json_and_its_mistakes(small4: Small4, checkpoint: Path) -> None:
-    rows = json.loads(small4("eval", str(checkpoint), "--suite", "sum2", "-e", "none", "--n", "1", "--json").stdout)
-    assert [(row["skill"], row["effort"], row["n"]) for row in rows] == [("sum2", "none", 1)]
+    printed = small4("eval", str(checkpoint), "--suite", "sum2", "-e", "none", "--n", "1", "--json").stdout
+    record = json.loads(printed)
+    assert [(row["skill"], row["effort"], row["n"]) for row in record["scores"]] == [("sum2", "none", 1)]
+    assert record["contamination"]["seen"] == 0
     unknown = small4("eval", str(checkpoint), "--suite", "poetry")
     assert unknown.returncode == 2
     assert "poetry" in unknown.stderr
@@ -224,6 +227,12 @@ def test_eval_as_json_and_its_mistakes(small4: Small4, checkpoint: Path) -> None
 def test_a_list_finds_the_checkpoints_of_a_directory(small4: Small4, checkpoint: Path) -> None:
     names = [row["name"] for row in json.loads(small4("list", str(checkpoint.parent), "--json").stdout)]
     assert str(checkpoint) in names
+
+
+@pytest.mark.slow
+def test_a_quick_look_asks_twenty_problems(small4: Small4, checkpoint: Path) -> None:
+    done = small4("eval", str(checkpoint), "--suite", "sum2", "-e", "none", "--quick")
+    assert done.stdout.splitlines()[1].split()[:3] == ["sum2", "none", "20"]
 
 
 @pytest.mark.slow

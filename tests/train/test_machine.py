@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+import small4
 from small4.errors import ConfigError, TrainingStateError
 from small4.kernels.experts import grouped_experts
 from small4.kernels.reference import route, routed_experts
@@ -45,9 +46,8 @@ def test_legs_add_up_to_the_whole_run_bit_for_bit(tmp_path: Path) -> None:
 
 def test_the_same_command_begins_and_goes_on(tmp_path: Path) -> None:
     def leg() -> Path | None:
-        return train_nano(
-            "test", tmp_path, steps=2, resume=True, threads=1, machine=Machine(leg_minutes=1e-9), n=1, suites=["sum2"]
-        )
+        machine = Machine(leg_minutes=1e-9)
+        return train_nano("test", tmp_path, small4.load, steps=2, resume=True, threads=1, machine=machine, n=0)
 
     assert leg() is None
     assert leg() == tmp_path / "checkpoint"
