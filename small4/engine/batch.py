@@ -7,6 +7,7 @@ form of attention has one contiguous part.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,21 +38,22 @@ def build_batch(plan: Sequence[Run], block_size: int, short_run: int) -> StepBat
         starts.append(starts[-1] + len(run.tokens))
         if run.draws:
             draw_rows += range(starts[-1] - run.num_drafts - 1, starts[-1])
-    positions_T = torch.cat([torch.arange(run.start, run.end) for run in runs])
+    # numpy, whose calls on a few numbers take a tenth of torch's time.
+    positions_T = np.concatenate([np.arange(run.start, run.end) for run in runs])
     num_blocks = [-(-run.end // block_size) for run in runs]
-    longest = max(num_blocks)
-    rows = [run.sequence.blocks[:used] + [0] * (longest - used) for run, used in zip(runs, num_blocks, strict=True)]
-    tables = torch.tensor(rows, dtype=torch.int32)
-    run_of_T = torch.repeat_interleave(torch.tensor([len(run.tokens) for run in runs]))
-    slots_T = tables[run_of_T, positions_T // block_size].long() * block_size + positions_T % block_size
+    tables = np.zeros((len(runs), max(num_blocks)), dtype=np.int32)
+    for row, (run, used) in enumerate(zip(runs, num_blocks, strict=True)):
+        tables[row, :used] = run.sequence.blocks[:used]
+    run_of_T = np.repeat(np.arange(len(runs)), [len(run.tokens) for run in runs])
+    slots_T = tables[run_of_T, positions_T // block_size] * np.int64(block_size) + positions_T % block_size
     return StepBatch(
         runs=runs,
         num_short=sum(len(run.tokens) <= short_run for run in runs),
-        tokens_T=torch.tensor([token for run in runs for token in run.tokens]),
-        positions_T=positions_T,
-        slots_T=slots_T,
+        tokens_T=torch.from_numpy(np.array([token for run in runs for token in run.tokens])),
+        positions_T=torch.from_numpy(positions_T),
+        slots_T=torch.from_numpy(slots_T),
         starts=starts,
-        ends_B=torch.tensor([run.end for run in runs], dtype=torch.int32),
-        tables=tables,
-        draw_rows=torch.tensor(draw_rows, dtype=torch.long),
+        ends_B=torch.from_numpy(np.array([run.end for run in runs], dtype=np.int32)),
+        tables=torch.from_numpy(tables),
+        draw_rows=torch.from_numpy(np.array(draw_rows, dtype=np.int64)),
     )

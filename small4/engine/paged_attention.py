@@ -4,6 +4,7 @@ Runs of few tokens (decoding, drafts, short chunks) meet the latents directly, a
 a prompt expands its sequence's rows to keys and values first. Both equal `FullAttention` over the whole sequence.
 """
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ class PagedAttention(CachedAttention):
     def __init__(self, cache: PagedCache, batch: StepBatch, kernels: Kernels) -> None:
         self.batch = batch
         self.kernels = kernels
-        query_starts = torch.tensor(batch.starts, dtype=torch.int32)
+        query_starts = torch.from_numpy(np.array(batch.starts, dtype=np.int32))
         self.cache_pages = CachePages(
             cache.layers, cache.scales, batch.tables, query_starts, batch.ends_B, batch.slots_T
         )

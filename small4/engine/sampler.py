@@ -85,7 +85,11 @@ def argmax(logits_BW: Tensor) -> list[int]:
 
 def finite_rows(logits_BW: Tensor) -> list[bool]:
     """Which rows hold numbers only."""
-    is_finite = [bool(finite) for finite in logits_BW.sum(-1).isfinite().tolist()]  # far cheaper than looking at each
+    if logits_BW.device.type == "cpu":
+        with np.errstate(invalid="ignore", over="ignore"):
+            is_finite = np.isfinite(_as_array(logits_BW).sum(-1)).tolist()  # far cheaper than looking at each
+    else:
+        is_finite = logits_BW.sum(-1).isfinite().tolist()
     # A sum may also overflow.
     return [finite or bool(logits_BW[row].isfinite().all()) for row, finite in enumerate(is_finite)]
 

@@ -29,8 +29,8 @@ ExpertSum = Callable[[Tensor, Tensor, Tensor], Tensor]  # x [T, D], weights [T, 
 class FusedBlock(Protocol):
     """One layer: what comes before its attention, and what after it."""
 
-    def chain(self, following: Sequence[Any], first_layer: int) -> "FusedChain":
-        """This layer, the first that `CachePages` counts so, and the blocks behind it, made by the same kernels."""
+    def chain(self, following: Sequence[Any], first_layer: int, norm: Tensor | None) -> "FusedChain":
+        """This layer, the first that `CachePages` counts so, the blocks behind it, and a norm of what comes out."""
         ...
 
     def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]: ...

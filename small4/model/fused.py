@@ -24,7 +24,7 @@ class FusedLayer:
     def __init__(self, layer: int, run: FusedBlock, projection: LatentProjection, *, is_packed: bool) -> None:
         self.layer = layer
         self.run = run
-        self.alone = run.chain([], layer)
+        self.alone = run.chain([], layer, None)
         self.projection = projection
         self.latent_width = projection.wkv_b.shape[1]
         self.is_packed = is_packed
@@ -43,14 +43,14 @@ class FusedLayer:
 
 
 class FusedStack:
-    """All layers of a model, in one call where queries meet latents in pages."""
+    """All layers of a model and its last norm, in one call where queries meet latents in pages."""
 
-    def __init__(self, layers: Sequence[FusedLayer]) -> None:
+    def __init__(self, layers: Sequence[FusedLayer], norm: Tensor | None) -> None:
         self.first = layers[0]
-        self.run = self.first.run.chain([layer.run for layer in layers[1:]], self.first.layer)
+        self.run = self.first.run.chain([layer.run for layer in layers[1:]], self.first.layer, norm)
 
     def __call__(self, x_TD: Tensor, positions: Positions, attention: Attention) -> Tensor | None:
-        """The last layer's output; None where the layers must run one by one."""
+        """The model's last hidden states; None where the layers must run one by one."""
         if not self.first.takes(x_TD.shape[0]) or not isinstance(attention, CachedAttention):
             return None
         pages = attention.pages()

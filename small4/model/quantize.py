@@ -70,7 +70,7 @@ def fuse_model(model: Transformer, kernels: Kernels) -> None:
         block.fused = fuse(block.layer, block.attention, norms, block.gate, experts, shared, kernels)
         if block.fused is not None:
             fused.append(block.fused)
-    model.fused = FusedStack(fused) if len(fused) == len(model.layers) else None
+    model.fused = FusedStack(fused, model.norm.weight) if len(fused) == len(model.layers) else None
 
 
 def plain_shared(shared: SwiGLU) -> tuple[Tensor, Tensor]:

@@ -61,15 +61,14 @@ class Transformer(nn.Module):
     def run(self, x_TD: Tensor, positions_T: Tensor, attention: Attention) -> Tensor:
         """Embedded rows through all blocks and the final norm, [T, D]."""
         positions = position_tables(self.config, self.frequencies_R, positions_T, x_TD.dtype)
-        last_TD: Tensor | None = None
         if self.fused is not None and self.routing_observer is None and not torch.is_grad_enabled():
-            last_TD = self.fused(x_TD, positions, attention)
-        if last_TD is None:
-            last_TD = x_TD
-            for block in self.layers:
-                last_TD = block(last_TD, positions, attention, self.routing_observer)
-        normed_TD: Tensor = self.norm(last_TD)
-        return normed_TD
+            normed_TD = self.fused(x_TD, positions, attention)
+            if normed_TD is not None:
+                return normed_TD
+        for block in self.layers:
+            x_TD = block(x_TD, positions, attention, self.routing_observer)
+        out_TD: Tensor = self.norm(x_TD)
+        return out_TD
 
     def embed(self, tokens_T: Tensor, images: Sequence[Tensor] = ()) -> Tensor:
         """Token rows [T, D], with the rows of image tokens taken from the image path."""

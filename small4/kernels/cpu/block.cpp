@@ -175,6 +175,10 @@ void run_chain(Call& call, const Chain& chain, const Tokens& tokens, Pages pages
         block_whole(call, *chain.blocks[i], tokens, pages, scale, type, x);
         round_values(call.cpu, type, tokens.num * chain.blocks[i]->width, x);
     }
+    if (!chain.norm) return;
+    const int64_t width = chain.blocks[0]->width;
+    for (int64_t t = 0; t < tokens.num; t++)
+        norm_row(call.cpu, x + t * width, chain.norm, width, chain.eps, x + t * width);
 }
 
 void block_front(Call& call, const Block& b, const Tokens& tokens, const float* x, float* query, float* rows) {

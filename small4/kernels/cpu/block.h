@@ -26,9 +26,11 @@ struct Chain {
     const Block* const* blocks;
     void* const* rows;
     uint16_t* const* scales;  // entries are null where rows need none
+    const float* norm;        // of the last layer's output, or null
+    float eps;
 };
 
-// x [num, width] becomes the last layer's output; queries meet the latents themselves. `type` is that of the model: new
+// x [num, width] becomes the last layer's output, normed if asked for; queries meet the latents themselves. `type` is that of the model: new
 // rows, and what one layer gives the next, are rounded to it.
 void run_chain(Call& call, const Chain& chain, const Tokens& tokens, Pages pages, float scale, int type, float* x);
 

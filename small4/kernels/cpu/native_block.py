@@ -47,7 +47,11 @@ class _Tokens(ctypes.Structure):
 
 
 class _Chain(ctypes.Structure):
-    _fields_ = (("num", ctypes.c_int64), *((name, ctypes.c_void_p) for name in ("blocks", "rows", "scales")))
+    _fields_ = (
+        ("num", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("blocks", "rows", "scales", "norm")),
+        ("eps", ctypes.c_float),
+    )
 
 
 class NativeBlock:
@@ -58,6 +62,7 @@ class NativeBlock:
         norms = (weights.attention_norm, weights.q_a_norm, weights.kv_a_norm, weights.ffn_norm)
         self._norms = [norm.detach().float().contiguous() for norm in norms]
         self.heads, self.nope, self.rope = weights.heads, weights.nope_dim, weights.rope_dim
+        self.eps = weights.eps
         self.width, self.latent = norms[0].shape[0], norms[2].shape[0]
         # A plain matrix has at least a strip of rows; the kernel looks at the first num_experts.
         gate = weights.gate.detach()
@@ -82,9 +87,9 @@ class NativeBlock:
         gather_pages(library, weights.wq_a, weights.wq_b, weights.wkv_a, weights.wkv_b, weights.wo)
         gather_pages(library, weights.w13, weights.w2, *(weights.shared or ()))
 
-    def chain(self, following: Sequence["NativeBlock"], first_layer: int) -> "NativeChain":
-        """This layer, the first that `CachePages` counts so, and those behind it."""
-        return NativeChain(self._library, [self, *following], first_layer)
+    def chain(self, following: Sequence["NativeBlock"], first_layer: int, norm: Tensor | None) -> "NativeChain":
+        """This layer, the first that `CachePages` counts so, those behind it, and a norm of what comes out."""
+        return NativeChain(self._library, [self, *following], first_layer, norm)
 
     def front(self, x_TD: Tensor, cos_TR: Tensor, sin_TR: Tensor, growth: Tensor | None) -> tuple[Tensor, Tensor]:
         """Queries [T, N, P + R] and new cache rows [T, L + R]."""
@@ -147,7 +152,7 @@ class NativeBlock:
 class NativeChain:
     """`ops.FusedChain` of layers that have the same widths."""
 
-    def __init__(self, library: Library, blocks: Sequence[NativeBlock], first_layer: int) -> None:
+    def __init__(self, library: Library, blocks: Sequence[NativeBlock], first_layer: int, norm: Tensor | None) -> None:
         self._library, self._blocks, self._first_layer = library, blocks, first_layer
         widths = {(block.width, block.latent, block.rope) for block in blocks}
         if len(widths) != 1:
@@ -156,8 +161,13 @@ class NativeChain:
         self._cache: Sequence[Tensor] | None = None  # what the pointers below lead to
         self._rows = (ctypes.c_void_p * len(self._blocks))()
         self._scales = (ctypes.c_void_p * len(self._blocks))()
+        self._norm = None if norm is None else norm.detach().float().contiguous()
+        if self._norm is not None and self._norm.shape != (blocks[0].width,):
+            raise ValueError(f"the norm has {list(self._norm.shape)} weights, the layers have width {blocks[0].width}")
         self._chain = _Chain(
-            len(self._blocks), *(ctypes.addressof(x) for x in (self._addresses, self._rows, self._scales))
+            len(blocks),
+            *(ctypes.addressof(x) for x in (self._addresses, self._rows, self._scales)),
+            *(None if self._norm is None else self._norm.data_ptr(), blocks[0].eps),
         )
 
     def __call__(
