@@ -39,15 +39,10 @@ def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, n
 
 def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *, needs_key: bool = True) -> Address:
     """The provider with the key that there is for it; one that is known by name needs one, unless the caller has it."""
-    endpoint = endpoint_of(word, keys, dialect)
-    if "://" in word:  # under whichever name this address is known, or a key for it was set
-        others = [
-            *(known.endpoint for known in keys.known.values()),
-            *(entry.endpoint for entry in keys.kept().values()),
-        ]
-        same = (other for other in others if other.base_url == endpoint.base_url and dialect in (None, other.dialect))
-        endpoint = next(same, endpoint)
-    known, found = keys.known.get(endpoint.name), keys.find(endpoint)
+    endpoint, found = endpoint_of(word, keys, dialect), None
+    if "://" in word:
+        endpoint, found = _behind(endpoint, keys, dialect)
+    known, found = keys.known.get(endpoint.name), found or keys.find(endpoint)
     if known is None or known.endpoint != endpoint:
         return Address(endpoint=endpoint, found=found)
     if found is None and needs_key and known.variable is not None:
@@ -55,3 +50,14 @@ def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *,
             f"there is no key for {endpoint.name}; set {known.variable}, or keep one: small4 keys set {endpoint.name}"
         )
     return Address(endpoint=endpoint, found=found, model_id=known.model_id, key_path=known.key_path)
+
+
+def _behind(endpoint: Endpoint, keys: ProviderKeys, dialect: Dialect | None) -> tuple[Endpoint, FoundKey | None]:
+    """The endpoint at a URL under the name that it has here; or as it is, with the key of its origin if it has one."""
+    others = [*(known.endpoint for known in keys.known.values()), *(kept.endpoint for kept in keys.kept().values())]
+    for other in others:
+        if other.base_url == endpoint.base_url and dialect in (None, other.dialect):
+            return other, None
+    found = [keys.find(other) for other in others if other.origin == endpoint.origin]
+    own = [key for key in found if key is not None]
+    return endpoint, own[0] if len(own) == 1 else None

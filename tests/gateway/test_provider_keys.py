@@ -183,6 +183,19 @@ def test_a_word_means_a_known_provider_one_with_a_key_or_the_one_behind_a_url(tm
         endpoint_of("mistral", keys, "openai")
 
 
+def test_a_key_serves_every_path_and_dialect_of_its_origin_and_no_other_origin(tmp_path: Path) -> None:
+    keys = keys_in(tmp_path)
+    keys.set(OWN, OTHER)
+    there = address_of("http://127.0.0.1:8000/anthropic/v1", keys, "anthropic")
+    assert (there.endpoint.dialect, there.endpoint.path) == ("anthropic", "/anthropic/v1")
+    assert there.key is not None
+    assert there.key.text_for(there.endpoint.origin) == OTHER
+    for url in ("http://127.0.0.1:8001/v1", "https://127.0.0.1:8000/v1", "http://127.0.0.2:8000/v1"):
+        assert address_of(url, keys).key is None
+    keys.set(endpoint_at("http://127.0.0.1:8000/two/v1", name="two"), KEY)
+    assert address_of("http://127.0.0.1:8000/anthropic/v1", keys, "anthropic").key is None  # which of the two?
+
+
 def test_the_providers_that_people_have_keys_for_are_known_by_the_usual_names_of_their_variables() -> None:
     usual = {"mistral", "openrouter", "venice", "regolo", "nvidia", "opper"}
     assert {name: KNOWN[name].variable for name in usual} == {name: f"{name.upper()}_API_KEY" for name in usual}
