@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 MAX_FIELD = 2048  # characters
@@ -27,6 +27,7 @@ class Log:
         self._stream = sys.stderr if stream is None else stream
         self._lines: queue.Queue[str | None] = queue.Queue(max_waiting)
         self._num_dropped = 0
+        self._num_unsure = 0  # lines given to the stream since it last wrote all that it had
         self._thread = threading.Thread(target=self._write, name="small4 log", daemon=True)
         self._thread.start()
 
@@ -53,13 +54,32 @@ class Log:
         return {"lines_dropped": num_dropped} if num_dropped else {}
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._stream.write(line)
-                if self._lines.empty():
-                    self._stream.flush()
-            except (OSError, ValueError):  # nobody reads it any more
-                return
+        with suppress(ValueError):  # the stream was closed: nobody reads it any more
+            while (line := self._lines.get()) is not None:
+                self._put(line)
+            self._flush()
+
+    def _put(self, line: str) -> None:
+        """While the stream takes nothing, as a full disk, lines gather in its buffers as far as these hold them."""
+        self._num_unsure += 1
+        with self._counting():
+            self._stream.write(line)
+        if self._lines.empty():
+            self._flush()
+
+    def _flush(self) -> None:
+        with self._counting():
+            self._stream.flush()
+            self._num_unsure = 0
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        """Where the stream fails, what it had not written for sure counts as dropped."""
+        try:
+            yield
+        except OSError:
+            self._num_dropped += self._num_unsure
+            self._num_unsure = 0
 
 
 def line_of(event: str, fields: Mapping[str, Any]) -> str:

@@ -4,10 +4,12 @@ import asyncio
 import gc
 import logging
 import math
+import resource
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from types import FrameType
 
@@ -24,6 +26,7 @@ from small4.server.service import Service
 DEFAULT_HOST, DEFAULT_PORT = "127.0.0.1", 4119
 LAST_SECONDS = 2  # after the grace, for the last events to leave
 START_SECONDS = 30.0
+SPARE_FILES = 256  # for all but connections: files, batches, other providers, the libraries
 
 
 def serve(
@@ -147,7 +150,24 @@ class _LogHandler(logging.Handler):
 def _server(app: Starlette, host: str, port: int, on_start: Callable[[str], None]) -> Server:
     service: Service = app.state.service
     check_address(service.store, host, port)
-    return Server(_config(app, host, port, service.bounds), service, on_start)
+    return Server(_config(app, host, port, _with_open_files(service.bounds)), service, on_start)
+
+
+def _with_open_files(bounds: Bounds) -> Bounds:
+    """Have the system allow as many open files as there may be connections and more, or allow fewer connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit, max_connections = open_files(bounds.max_connections, soft, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return replace(bounds, max_connections=max_connections)
+
+
+def open_files(max_connections: int, soft: int, hard: int) -> tuple[int, int]:
+    """The limit to ask for, and the connections that it leaves room for: were they to take all, nothing could open."""
+    unlimited = resource.RLIM_INFINITY
+    wanted = max_connections + SPARE_FILES
+    limit = soft if soft == unlimited or soft >= wanted else wanted if hard == unlimited else min(wanted, hard)
+    room = max_connections if limit == unlimited else max(1, limit - min(SPARE_FILES, limit // 2))
+    return limit, min(max_connections, room)
 
 
 def _config(app: Starlette, host: str, port: int, bounds: Bounds) -> uvicorn.Config:

@@ -5,11 +5,13 @@ import io
 import json
 import random
 import string
+import time
 
 from small4.chat import Finish, ReasoningDelta, TextDelta, ToolCallDelta, ToolCallStart, Usage
 from small4.server.log import MAX_FIELD, Log, line_of
 from small4.server.metric_names import METRICS
 from tests.server.asgi import CHAT, STREAM, Client, Served
+from tests.server.batch_client import no_file_longer_than
 
 CANARY = "canary-7f3a"
 SECRETIVE = [
@@ -34,6 +36,32 @@ def test_request_is_one_line_of_sizes_and_durations(tmp_path):
     assert 0 <= line["first_event_seconds"] <= line["seconds"]
     assert (line["model"], line["stream"], line["messages"]) == ("scripted", True, 1)
     assert line["key"] == "local"
+
+
+def test_log_goes_on_once_the_disk_takes_lines_again(tmp_path):
+    path = tmp_path / "log"
+    with path.open("w", encoding="ascii") as stream:
+        log = Log(stream)
+
+        def written(text: str) -> bool:
+            deadline = time.monotonic() + 5
+            while text not in path.read_text() and time.monotonic() < deadline:
+                time.sleep(0.001)
+            return text in path.read_text()
+
+        log.write("first", {})
+        assert written("first")
+        with no_file_longer_than(path.stat().st_size + 20):
+            for _ in range(20):
+                log.write("lost", {"why": "x" * 1000})
+                time.sleep(0.002)
+        log.write("second", {})
+        assert written("second")
+        log.write("third", {})
+        log.close()
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["event"] for line in lines if line["event"] != "lost"] == ["first", "second", "third"]
+        assert sum(line.get("lines_dropped", 0) for line in lines) > 0
 
 
 def test_line_names_the_id_of_the_key(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ from small4.chat import Finish, TextDelta, Usage
 from small4.errors import ConfigError
 from small4.providers.scripted import Pause
 from small4.server.bounds import Bounds
-from small4.server.run import check_address, serving
+from small4.server.run import check_address, open_files, serving
 from tests.server.asgi import CHAT, STREAM, Served
 
 BODY = json.dumps(CHAT).encode()
@@ -286,6 +287,31 @@ def test_client_that_reads_slowly_gets_all_of_it(tmp_path):
             time.sleep(0.02)
         assert received > 12 * 2**20
         assert time.monotonic() - began > 0.8
+
+
+@pytest.mark.parametrize(
+    ("soft", "hard", "expected"),
+    [
+        (1024, 524_288, (4352, 4096)),  # as most systems have it
+        (20_000, 20_000, (20_000, 4096)),
+        (1024, 2048, (2048, 1792)),
+        (100, 100, (100, 50)),
+        (1024, resource.RLIM_INFINITY, (4352, 4096)),
+        (resource.RLIM_INFINITY, resource.RLIM_INFINITY, (resource.RLIM_INFINITY, 4096)),
+    ],
+)
+def test_connections_leave_files_to_be_opened(soft, hard, expected):
+    assert open_files(4096, soft, hard) == expected
+
+
+def test_server_asks_for_as_many_files_as_it_has_connections(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (600, limits[1]))
+    try:
+        with serving(Served(tmp_path, bounds=Bounds(max_connections=1000)).app):
+            assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1000
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_address_open_to_others_needs_a_key_first(tmp_path):
