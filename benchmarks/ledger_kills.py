@@ -194,10 +194,10 @@ def _sums_by_rows(rows: Any) -> dict[tuple[str, str], tuple[int, int]]:
 
 
 def _read_lines(reader: int, wanted: int) -> bytes:
-    """What comes until so many lines are there; a process that says nothing for 20 s is stuck."""
+    """What comes until so many lines are there; a process that says nothing for two minutes is stuck."""
     said = b""
     while said.count(b"\n") < wanted:
-        if not select.select([reader], [], [], 20.0)[0]:
+        if not select.select([reader], [], [], 120.0)[0]:
             raise RuntimeError("the writing process says nothing")
         part = os.read(reader, 65536)
         if not part:

@@ -21,7 +21,7 @@ from small4.gateway.attempt import Attempt, Books, Candidate
 from small4.gateway.breaker import Pass
 from small4.gateway.health import Health
 from small4.gateway.ledger import Ledger
-from small4.gateway.outcome import error_class, retry_after, verdict_of
+from small4.gateway.outcome import error_class, retry_after
 from small4.gateway.trail import Trail, Trails, reason_of
 from small4.providers.provider import Caller, ServedModel
 
@@ -162,4 +162,4 @@ async def _next(events: AsyncGenerator[AnswerEvent, None], attempt: Attempt) -> 
 
 def is_for_another(error: Exception) -> bool:
     """Whether another route may do better: not with what is wrong in the request itself, unless it is its length."""
-    return verdict_of(error) in ("fault", "key") or isinstance(error, ContextLengthError)
+    return error_class(error) != "caller" or isinstance(error, ContextLengthError)

@@ -36,6 +36,7 @@ class Ledger:
 
     def __init__(self, config: LedgerConfig, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
+        self._patience = config.writer.patience_seconds
         self._database = Database(config.url)
         self._writer = LedgerWriter(self._database, config.writer)
         self.set_budgets(config.budgets)
@@ -77,25 +78,39 @@ class Ledger:
         `LedgerUnavailableError` or `BusyError` if it cannot be written: the attempt may not begin then.
         """
         answer = self._writer.submit(Begun(reservation, int(self._clock() * 1e6)))
+        # Given up, it may be in a commit already; entries keep their order, so the release finds what it frees.
         try:
-            await answer
+            async with asyncio.timeout(self._patience):
+                await answer
+        except TimeoutError:
+            self.book_soon(Release(reservation.request_id, reservation.attempt, "ledger"))
+            raise LedgerUnavailableError(f"the ledger was not written in {self._patience} s; try again") from None
         except asyncio.CancelledError:
-            # It may be in a commit already; entries keep their order, so the release finds what it frees.
             self.book_soon(Release(reservation.request_id, reservation.attempt, "left"))
             raise
 
     async def settle(self, settlement: Settlement) -> None:
-        """Book what an attempt came to, and free what was held beyond that; a second time changes nothing."""
-        await self._writer.submit(settlement)
+        """Book what an attempt came to, and free what was held beyond that; a second time changes nothing.
+
+        Where the database fails or is slow, it returns after `patience_seconds`, and the entry is booked later.
+        """
+        await self._booked(settlement)
 
     async def release(self, request_id: str, attempt: int = 0, error_class: str | None = None) -> None:
-        """Free what was held for an attempt that used nothing."""
-        await self._writer.submit(Release(request_id, attempt, error_class))
+        """Free what was held for an attempt that used nothing; as patient as `settle`."""
+        await self._booked(Release(request_id, attempt, error_class))
 
     def book_soon(self, entry: Settlement | Release) -> None:
         """The same without waiting, for whoever is being cancelled: it is booked with the next commit."""
         with suppress(LedgerUnavailableError):  # closed: the next opening finds the attempt
             self._writer.submit(entry).add_done_callback(_forget)
+
+    async def _booked(self, entry: Settlement | Release) -> None:
+        answer = self._writer.submit(entry)
+        answer.add_done_callback(_forget)
+        done, _ = await asyncio.wait({answer}, timeout=self._patience)
+        for future in done:
+            future.result()
 
     def close(self, seconds: float = 10.0) -> None:
         """Commit what waits, for at most so long, and let go of the database."""

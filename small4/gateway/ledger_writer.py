@@ -25,7 +25,7 @@ class WriterConfig:
 
     max_page: int = 256  # entries in one commit
     max_waiting: int = 10_000  # entries before reservations are refused
-    patience_seconds: float = 5.0  # for which a reservation waits for a database that fails
+    patience_seconds: float = 5.0  # for which anybody waits for a database that fails, or is slow
     retry_seconds: float = 0.1  # between two tries
 
 
@@ -47,6 +47,7 @@ class LedgerWriter:
         self._config = config
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._failing_since: float | None = None
+        self._writing_since: float | None = None
         self._is_closed = False
         self._closing_deadline = float("inf")
         self._thread = threading.Thread(target=self._run, name="small4 ledger", daemon=True)
@@ -54,9 +55,9 @@ class LedgerWriter:
 
     @property
     def is_failing(self) -> bool:
-        """Whether the last commit failed, for longer than anybody is asked to wait."""
-        since = self._failing_since
-        return since is not None and time.monotonic() - since > self._config.patience_seconds
+        """Whether the current commit has failed, or not come to its end, for longer than anybody is asked to wait."""
+        oldest = [since for since in (self._failing_since, self._writing_since) if since is not None]
+        return bool(oldest) and time.monotonic() - min(oldest) > self._config.patience_seconds
 
     def submit(self, entry: Entry) -> asyncio.Future[None]:
         """Hand over an entry; the future is done once it is committed, or has the reason why it never will be."""
@@ -82,7 +83,9 @@ class LedgerWriter:
 
     def _run(self) -> None:
         while page := self._gather():
+            self._writing_since = time.monotonic()
             self._commit(page)
+            self._writing_since = None
 
     def _gather(self) -> list[_Waiting]:
         """Wait for an entry, and take all that came with it; nothing at the end."""

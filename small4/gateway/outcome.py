@@ -25,7 +25,7 @@ from small4.errors import (
 
 Verdict = Literal["success", "fault", "key", "answered", "unknown"]
 ErrorClass = Literal[
-    "unreachable", "timeout", "rate_limit", "overloaded", "key", "server", "broken", "caller", "internal"
+    "unreachable", "timeout", "rate_limit", "overloaded", "key", "server", "broken", "refused", "caller", "internal"
 ]
 
 _CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (  # the first that fits
@@ -54,7 +54,7 @@ def verdict_of(error: Exception | None) -> Verdict:
     if error is None:
         return "success"
     match error_class(error):
-        case "caller":
+        case "caller" | "refused":
             return "answered"
         case "key":
             return "key"
@@ -76,4 +76,4 @@ def _class_of_status(status: int) -> ErrorClass:
         return "rate_limit"
     if status in (503, 529):
         return "overloaded"
-    return "caller" if status < 500 else "server"
+    return "refused" if status < 500 else "server"

@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from small4.gateway import ledger_database
+
 DEBIAN = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The address of a new, empty database."""
-    if request.param == "sqlite":
+@pytest.fixture(params=["sqlite", *(pytest.param(name, marks=pytest.mark.slow) for name in ("logged", "postgresql"))])
+def url(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a new, empty database; `logged` is SQLite as a newer library than this machine's may be used."""
+    if request.param == "logged":
+        monkeypatch.setattr(ledger_database, "SAFE_WAL", (3, 7, 0))
+    if request.param != "postgresql":
         return str(tmp_path / "ledger.db")
     new_database: Callable[[], str] = request.getfixturevalue("postgresql")
     return new_database()

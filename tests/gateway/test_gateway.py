@@ -132,6 +132,7 @@ def test_end_is_booked_before_the_caller_sees_it(bench) -> None:
         (UpstreamError("dead", 500), "server"),
         (RateLimitError("wait", 30.0), "rate_limit"),
         (UpstreamKeyError("no", 401), "key"),
+        (UpstreamError("no such model", 404), "refused"),
         (ContextLengthError("too long for this one"), "caller"),
         (ValueError("a bug of the provider's"), "internal"),
     ],

@@ -120,7 +120,7 @@ def test_empty_window_is_none() -> None:
     assert health.measure("a", "1d") is None
 
 
-CALLERS_OWN = [FieldError("no"), ContextLengthError("long"), UnknownModelError("what"), UpstreamError("no", 400)]
+CALLERS_OWN = [FieldError("no"), ContextLengthError("long"), UnknownModelError("what"), FieldError("bad")]
 PROVIDERS = [
     (UpstreamError("dead", 500), "server"),
     (UpstreamError("cut"), "broken"),
@@ -158,6 +158,16 @@ def test_faults_of_the_provider_count_and_have_their_class() -> None:
     assert found is not None
     assert found.uptime == 0.75
     assert sum(found.errors.values()) == 10
+
+
+def test_route_that_refuses_for_reasons_of_its_own_lives() -> None:
+    health, _ = watched()
+    error = UpstreamError("no such model", 404)
+    for _ in range(6):
+        health.record("a", "normal", Outcome(verdict=verdict_of(error), error_class=error_class(error)))
+    found = health.measure("a", "5m")
+    assert found is not None
+    assert (found.uptime, found.errors, health.phase("a")) == (None, {"refused": 6}, "closed")
 
 
 def test_refused_key_opens_the_breaker_and_leaves_the_uptime() -> None:

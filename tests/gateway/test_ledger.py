@@ -1,6 +1,8 @@
 """The ledger as its callers see it: what is committed, what is refused, and what is left after a crash."""
 
 import asyncio
+import gc
+import sqlite3
 import time
 from dataclasses import replace
 from decimal import Decimal
@@ -224,32 +226,91 @@ def lock_out(url: str):
     return connection
 
 
-def test_locked_ledger_refuses_to_begin_and_keeps_what_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("patience_seconds", [0.2, 0.6])  # shorter and longer than one try of SQLite's
+def test_locked_ledger_refuses_to_begin_and_keeps_what_ended(tmp_path: Path, patience_seconds: float) -> None:
     url = str(tmp_path / "ledger.db")
-    config = LedgerConfig(url=url, writer=WriterConfig(patience_seconds=0.1, retry_seconds=0.02))
+    config = LedgerConfig(url=url, writer=WriterConfig(patience_seconds=patience_seconds, retry_seconds=0.02))
+
+    async def run() -> tuple[int, int]:
+        first = await reserve_at_last(ledger, 0)
+        outsider = lock_out(url)
+        began = time.monotonic()
+        ended = asyncio.create_task(ledger.settle(settlement(first)))
+        with pytest.raises(LedgerUnavailableError):
+            await ledger.reserve(reservation(1000))
+        await ended  # nobody waits for ever
+        assert time.monotonic() - began < 5
+        await asyncio.sleep(0.3)
+        assert ledger.is_failing
+        with pytest.raises(LedgerUnavailableError, match="at the moment"):  # at once, without waiting
+            await ledger.reserve(reservation(1001))
+        assert rows_of(url)[-1].state == "held"
+        outsider.close()
+        return first, await reserve_at_last(ledger, 2000)
+
+    with Ledger(config) as ledger:
+        first, last = asyncio.run(run())
+    states = {row.request_id: row.state for row in rows_of(url)}
+    assert (states.pop(f"req_{first}"), states.pop(f"req_{last}")) == ("settled", "held")
+    assert set(states.values()) <= {"released"}
+    assert check_books(url) == (100_000_000_000, 500_000_000_000)
+
+
+async def reserve_at_last(ledger: Ledger, number: int) -> int:
+    """Reserve as soon as the disk is in time; which attempt it became."""
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await ledger.reserve(reservation(number))
+            except LedgerUnavailableError:
+                await asyncio.sleep(0.02)
+                number += 1
+            else:
+                return number
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # pg8000 leaves the socket of a cut connection to the collector
+def test_postgresql_that_cut_the_connection_is_used_again(postgresql) -> None:
+    url = postgresql()
 
     async def run() -> None:
         await ledger.reserve(reservation(0))
-        outsider = lock_out(url)
-        ended = asyncio.create_task(ledger.settle(settlement(0)))
-        with pytest.raises(LedgerUnavailableError, match="locked"):
-            await ledger.reserve(reservation(1))
-        await asyncio.sleep(0.3)
-        assert ledger.is_failing
-        with pytest.raises(LedgerUnavailableError):  # at once, without waiting
-            await ledger.reserve(reservation(2))
-        assert not ended.done()
-        outsider.close()
-        before = time.monotonic()
-        await ended
-        assert time.monotonic() - before < 2
-        await ledger.reserve(reservation(3))
+        with create_engine(url).connect() as other:
+            other.execute(text("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"))
+        await ledger.settle(settlement(0))
+        await ledger.reserve(reservation(1))
 
-    with Ledger(config) as ledger:
+    with open_ledger(url) as ledger:
         asyncio.run(run())
-        assert problem_of(LedgerUnavailableError("locked")).status == 503
-    assert [(row.request_id, row.state) for row in rows_of(url)] == [("req_0", "settled"), ("req_3", "held")]
+        with open_ledger(url) as other:  # the first one lives, so its hold is its own
+            assert other.num_recovered == 0
+    gc.collect()
     assert check_books(url) == (100_000_000_000, 500_000_000_000)
+
+
+@pytest.mark.slow
+def test_budget_holds_across_servers_on_one_postgresql(postgresql) -> None:
+    url = postgresql()
+
+    async def race() -> list:
+        return await asyncio.gather(
+            *((first if number % 2 else second).reserve(reservation(number, dollars="0.25")) for number in range(64)),
+            return_exceptions=True,
+        )
+
+    with open_ledger(url, A_DOLLAR) as first, open_ledger(url, A_DOLLAR) as second:
+        assert asyncio.run(race()).count(None) == 4
+    assert check_books(url) == (0, 1_000_000_000_000)
+
+
+def test_old_library_gets_a_rollback_journal_and_a_new_one_a_log(tmp_path: Path, monkeypatch) -> None:
+    for version, journal in (((3, 51, 2), "rollback"), ((3, 51, 3), "wal")):
+        monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+        with open_ledger(str(tmp_path / f"{journal}.db")) as ledger:
+            asyncio.run(ledger.reserve(reservation()))
+            assert ledger.journal == journal
+            assert (tmp_path / f"{journal}.db-wal").exists() == (journal == "wal")
 
 
 def test_closing_commits_what_waits(tmp_path: Path) -> None:
