@@ -63,7 +63,7 @@ def create_app(
     batches = _batches(service, endpoints)
     responses, tokens = ResponsesEndpoints(service), TokenEndpoints(service, endpoints)
     routes = Routes(table(endpoints, responses, BatchEndpoints(service, endpoints, batches), tokens, status))
-    status.describe(lambda: document(routes.paths))
+    status.describe(lambda: document(routes.paths, [offer.id for offer in service.models.offers]))
     app = Starlette(
         routes=routes.routes,
         middleware=[
@@ -98,7 +98,7 @@ async def _not_routed(request: Request, error: Exception) -> NoReturn:
     """Raises what a path or method that is not served means here."""
     assert isinstance(error, HTTPException)
     if error.status_code == 405:
-        allowed = (error.headers or {})["Allow"]
+        allowed = ", ".join(request.app.state.routes.allowed(request.scope))
         raise Refusal(405, "unknown_path", f"this path takes {allowed} only", {"allow": allowed})
     raise UnknownPathError("there is no such path; /openapi.json lists those there are")
 

@@ -46,8 +46,8 @@ _ANSWERING = {
 }
 
 
-def document(paths: Sequence[Path]) -> Json:
-    """The whole document."""
+def document(paths: Sequence[Path], models: Sequence[str]) -> Json:
+    """The whole document, with the models that are served for examples."""
     bodies = {row.body for row in paths if row.body is not None}
     ordered = sorted(bodies, key=lambda body: f"{body.__module__}.{body.__qualname__}")
     schemas, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
@@ -56,12 +56,25 @@ def document(paths: Sequence[Path]) -> Json:
     for row in paths:
         for name, verb in _operations(row):
             listed.setdefault(name, {}).update(_methods(row, verb, schema_of))
+    _name_models(listed, components, models)
     return {
         "openapi": "3.1.0",
         "info": {"title": "small4", "version": version("small4"), "description": NOTE},
         "paths": listed,
         "components": {"schemas": components, "securitySchemes": _SCHEMES},
     }
+
+
+def _name_models(paths: dict[str, Json], components: Json, models: Sequence[str]) -> None:
+    """Write into the document which names a model may be asked for by."""
+    fields = [
+        schema["properties"]["model"] for schema in components.values() if "model" in schema.get("properties", {})
+    ]
+    operations = [operation for methods in paths.values() for operation in methods.values()]
+    parameters = [parameter for operation in operations for parameter in operation.get("parameters", ())]
+    fields += [parameter["schema"] for parameter in parameters if parameter["name"] in ("model", "call")]
+    for field in fields:
+        field["examples"] = list(models)
 
 
 def _operations(row: Path) -> list[tuple[str, str]]:

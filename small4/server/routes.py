@@ -184,7 +184,7 @@ def _answering(path: str, handler: Handler, summary: str, body: type | None = No
 
 
 class Routes:
-    """The table as Starlette's routes, and which row a request falls on."""
+    """The table as Starlette's routes, and which rows a request falls on."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self.paths = tuple(paths)
@@ -201,3 +201,12 @@ class Routes:
             if match is Match.PARTIAL:
                 exchange_of(scope).route = row.path
         return found
+
+    def allowed(self, scope: Scope) -> list[str]:
+        """The methods that the path of a request takes."""
+        rows = zip(self.paths, self.routes, strict=True)
+        matching = [(row, route) for row, route in rows if route.matches(scope)[0] is not Match.NONE]
+        verb = scope["path"].rpartition(":")[2]
+        named = [route for row, route in matching if row.path == scope["path"] or verb in row.verbs]
+        found = named or [route for row, route in matching if not row.verbs]
+        return sorted({method for route in found for method in route.methods or ()})

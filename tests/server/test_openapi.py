@@ -71,6 +71,28 @@ def test_streams_and_bodies_are_of_the_described_types(served, document):
         assert kind.partition(";")[0] in described
 
 
+def test_the_models_that_are_served_are_the_examples_of_what_may_be_asked_for(document):
+    assert document["components"]["schemas"]["ChatFields"]["properties"]["model"]["examples"] == ["scripted"]
+    parameters = [
+        parameter
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", ())
+    ]
+    named = [parameter for parameter in parameters if parameter["name"] in ("model", "call")]
+    assert len(named) > 10
+    assert all(parameter["schema"]["examples"] == ["scripted"] for parameter in named)
+
+
+def test_a_refused_method_is_told_of_all_that_the_path_takes(served, document):
+    for path, methods in document["paths"].items():
+        target = re.sub(r"{\w+}", "scripted", path)
+        reply = asyncio.run(served.client.request("TRACE", target))
+        taken = {method.upper() for method in methods}
+        assert reply.status == 405
+        assert set(reply.headers["allow"].split(", ")) == taken | ({"HEAD"} if "GET" in taken else set()), path
+
+
 def test_page_has_every_path_and_asks_nothing_of_any_other_host(served, document):
     reply = asyncio.run(served.client.get("/docs"))
     text = reply.body.decode()
