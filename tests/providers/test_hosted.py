@@ -3,12 +3,10 @@
 import asyncio
 import gzip
 import logging
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-import httpx2
 import pytest
 
 from small4.chat import AnswerEvent, Finish, JsonSchema, NamedTool, ReasoningDelta, Sampling, TextDelta, Usage
@@ -32,7 +30,8 @@ from tests.providers.dialects import (
     same,
     sent,
 )
-from tests.providers.fault_server import EVENTS, LAST_CHUNK, Wait, chunk, head, stream, whole
+from tests.providers.fault_server import EVENTS, LAST_CHUNK, Close, Wait, chunk, head, stream, whole
+from tests.providers.in_process import Pieces
 from tests.server.asgi import Served
 
 # Where another small4 takes each dialect.
@@ -247,25 +246,6 @@ def test_an_empty_finish_reason_is_none_yet() -> None:
 # --- cuts ---
 
 
-class Pieces(httpx2.AsyncBaseTransport):
-    """Answers in this process with the pieces of one stream."""
-
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        return httpx2.Response(200, headers={"content-type": EVENTS}, stream=_Stream(self._pieces))
-
-
-class _Stream(httpx2.AsyncByteStream):
-    def __init__(self, pieces: list[bytes]) -> None:
-        self._pieces = pieces
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for piece in self._pieces:
-            yield piece
-
-
 async def cut(dialect: Dialect, data: bytes, end: int) -> str:
     provider = provider_at("http://127.0.0.1", dialect, transport=Pieces([data[: end // 2], data[end // 2 : end]]))
     events: list[AnswerEvent] = []
@@ -351,6 +331,17 @@ def test_connections_are_used_again() -> None:
             for _ in range(5):
                 await collect(provider.stream(QUESTION, CALLER))
             assert (len(there.asked), there.num_connections) == (5, 1)
+
+    asyncio.run(run())
+
+
+def test_a_connection_that_the_provider_closed_after_its_answer_is_not_used_again() -> None:
+    async def run() -> None:
+        async with between([stream(GOOD.events), Close()]) as (there, provider):
+            for _ in range(5):
+                assert same(await answer(provider), TEXT)
+                await asyncio.sleep(0.01)  # for the news of it to come
+            assert there.num_connections == 5
 
     asyncio.run(run())
 
