@@ -22,7 +22,6 @@ from typing import IO, Any
 
 from small4.errors import BusyError
 
-READY: Mapping[str, Any] = {"ready": True}  # what a process says first
 ENDED: Mapping[str, Any] = {"ended": True}  # in place of an answer that took too much
 
 _ROOT = Path(__file__).resolve().parents[1]  # where `small4` is found
@@ -139,6 +138,16 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 pipe.close()
             except BrokenPipeError:  # a question that it never read
                 continue
+
+
+def be_ready() -> None:
+    """Tell whoever asks that questions may come, and leave it to them when to end.
+
+    Ctrl-C, and the stop of a service, come to all its processes; but what is open then is still to be answered.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    say({"ready": True})
 
 
 def say(line: Mapping[str, Any], data: bytes | memoryview = b"") -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from small4.grammar.vocabulary import Vocabulary, load_tokenizer
-from small4.isolation import READY, say, say_from_fork
+from small4.isolation import be_ready, say_from_fork
 
 NUM_TRIAL_TOKENS = 24  # walked through a grammar at random, since much of the cost only shows when masks are computed
 
@@ -23,7 +23,7 @@ def main() -> None:
     limits = json.loads(sys.stdin.buffer.readline())
     vocabulary = Vocabulary.from_json(sys.stdin.buffer.readline())
     tokenizer = load_tokenizer(vocabulary)
-    say(READY)
+    be_ready()
     for line in sys.stdin.buffer:
         verdict = partial(_verdict, tokenizer, vocabulary.eos, json.loads(line), limits["max_lexer_states"])
         say_from_fork(verdict, limits["compile_seconds"], limits["compile_bytes"])

@@ -14,7 +14,7 @@ import cv2
 from PIL import Image
 
 from small4.errors import ImageError
-from small4.isolation import READY, say, say_from_fork
+from small4.isolation import be_ready, say_from_fork
 from small4.tokenizer.images import ImageGrid, prepare_image
 
 
@@ -22,7 +22,7 @@ def main() -> None:
     """Answers until the input ends."""
     Image.init()  # every fork would load the formats anew
     cv2.setNumThreads(1)  # threads would take memory of their own in each fork
-    say(READY)
+    be_ready()
     while line := sys.stdin.buffer.readline():
         question = json.loads(line)
         data = sys.stdin.buffer.read(question["size"])

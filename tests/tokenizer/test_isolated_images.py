@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -125,6 +127,34 @@ def fork_of(process_id: int) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     return int(ids[0])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_service_takes_no_image_from_whoever_is_still_answered(tight, number):
+    tight.prepare(GOOD["png"], GRID)
+    (running,) = process_ids(tight)
+    os.kill(running, number)
+    assert np.array_equal(tight.prepare(GOOD["png"], GRID), prepare_image(GOOD["png"], GRID))
+    assert process_ids(tight) == {running}
+
+
+def test_a_process_ends_with_whoever_asks():
+    program = f"""
+import sys
+from small4.tokenizer.images import ImageGrid
+from small4.tokenizer.isolated_images import IsolatedImages
+images = IsolatedImages()
+images.prepare(bytes.fromhex("{GOOD["gif"].hex()}"), ImageGrid())
+print(*(child.process_id for child in images.children if child.process_id), flush=True)
+sys.stdin.read()
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asking:
+        process_id = int(asking.stdout.readline())
+        asking.kill()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{process_id}/cmdline").is_file() and Path(f"/proc/{process_id}/cmdline").read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_process_that_died_is_replaced(tight):
