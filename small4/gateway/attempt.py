@@ -46,6 +46,7 @@ class Books:
     ledger: Ledger
     health: Health
     clock: Callable[[], float] = time.monotonic
+    ends_first: bool = True  # the end of an answer is booked before the caller sees it
 
 
 class Attempt:
@@ -144,7 +145,11 @@ class Attempt:
         kind = None if error is None else error_class(error)
         self._note("answered" if error is None else "failed", error)
         self._record(verdict_of(error), error, usage.completion_tokens)
-        await self.books.ledger.settle(self._settlement(usage, reason, kind))
+        settlement = self._settlement(usage, reason, kind)
+        if self.books.ends_first:
+            await self.books.ledger.settle(settlement)
+        else:
+            self.books.ledger.book_soon(settlement)
 
     def _settlement(self, usage: Usage, finish: FinishReason, kind: str | None) -> Settlement:
         return Settlement(

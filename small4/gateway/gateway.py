@@ -41,6 +41,7 @@ class GatewayConfig:
     retry_seconds: float = 0.25  # longest pause before the first retry; twice as much before the next
     max_wait_seconds: float = 2.0  # a provider that asks for a longer pause is not asked again
     max_trails: int = 10_000  # requests that can be explained
+    books_ends_first: bool = True  # else an answer's end waits for no disk, and a crash then leaves its estimate
 
 
 class Gateway:
@@ -56,10 +57,10 @@ class Gateway:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.model = model
-        self.trails = Trails((config or GatewayConfig()).max_trails)
-        self._candidates = candidates
-        self._books = Books(ledger, health, clock)
         self._config = config or GatewayConfig()
+        self.trails = Trails(self._config.max_trails)
+        self._candidates = candidates
+        self._books = Books(ledger, health, clock, self._config.books_ends_first)
 
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`."""

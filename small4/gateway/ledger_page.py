@@ -28,9 +28,20 @@ _CLOSE = (
     .where(attempts.c.id == bindparam("row_id"))
     .values({name: bindparam(f"new_{name}") for name in _CLOSING})
 )
+# Statements are made once: making one costs as much as running it.
+_ATTEMPTS = select(attempts).where(
+    tuple_(attempts.c.request_id, attempts.c.attempt).in_(bindparam("ids", expanding=True))
+)
+_TOTALS = select(spending).where(
+    tuple_(spending.c.scope, spending.c.name).in_(bindparam("accounts", expanding=True)),
+    spending.c.day >= bindparam("first"),
+)
 _MAKE = {
-    "sqlite": sqlite.insert(spending).values(spent=0, held=0).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(spending).values(spent=0, held=0).on_conflict_do_nothing(),
+    name: statement.on_conflict_do_update(
+        index_elements=[spending.c.scope, spending.c.name, spending.c.day],
+        set_={"spent": spending.c.spent + statement.excluded.spent, "held": spending.c.held + statement.excluded.held},
+    )
+    for name, statement in (("sqlite", sqlite.insert(spending)), ("postgresql", postgresql.insert(spending)))
 }
 _ADD = (
     update(spending)
@@ -173,8 +184,7 @@ class _Page:
     def _read_rows(self, ids: list[AttemptId]) -> dict[AttemptId, Row]:
         if not ids:
             return {}
-        wanted = tuple_(attempts.c.request_id, attempts.c.attempt).in_(ids)
-        found = self._connection.execute(select(attempts).where(wanted)).mappings()
+        found = self._connection.execute(_ATTEMPTS, {"ids": ids}).mappings()
         return {(row["request_id"], row["attempt"]): dict(row) for row in found}
 
     def _read_totals(self, begun: list[Begun]) -> dict[Account, dict[int, list[int]]]:
@@ -186,23 +196,27 @@ class _Page:
                 totals[account] = {}
                 first = min(first_day(budget.period, entry.day), entry.day if first is None else first)
         if first is not None:
-            wanted = tuple_(spending.c.scope, spending.c.name).in_(list(totals))
-            for row in self._connection.execute(select(spending).where(wanted, spending.c.day >= first)):
+            for row in self._connection.execute(_TOTALS, {"accounts": list(totals), "first": first}):
                 totals[row.scope, row.name][row.day] = [row.spent, row.held]
         return totals
 
     def _write_spending(self) -> None:
+        """Add the changes; sums that may not be there yet are made by theirs, which are never below 0."""
         fresh = {(account, row["day"]) for row in self._new for account in accounts_of(row["key"], row["app"])}
-        if fresh:
-            rows = [{"scope": scope, "name": name, "day": day} for (scope, name), day in sorted(fresh)]
-            self._connection.execute(_MAKE[self._connection.dialect.name], rows)
-        changes = [
-            {"of_scope": account[0], "of_name": account[1], "of_day": day, "more_spent": spent, "more_held": held}
-            for (account, day), (spent, held) in sorted(self._changes.items())
-            if spent or held
-        ]
-        if changes:
-            self._connection.execute(_ADD, changes)
+        made, added = [], []
+        for (account, day), (spent, held) in sorted(self._changes.items()):
+            if (account, day) in fresh and spent >= 0 and held >= 0:
+                made.append({"scope": account[0], "name": account[1], "day": day, "spent": spent, "held": held})
+                continue
+            if (account, day) in fresh:
+                made.append({"scope": account[0], "name": account[1], "day": day, "spent": 0, "held": 0})
+            added.append(
+                {"of_scope": account[0], "of_name": account[1], "of_day": day, "more_spent": spent, "more_held": held}
+            )
+        if made:
+            self._connection.execute(_MAKE[self._connection.dialect.name], made)
+        if added:
+            self._connection.execute(_ADD, added)
 
 
 def _new_row(entry: Begun, owner: int) -> Row:

@@ -125,6 +125,13 @@ def test_end_is_booked_before_the_caller_sees_it(bench) -> None:
     asyncio.run(run())
 
 
+def test_end_that_waits_for_no_disk_is_booked_all_the_same(bench) -> None:
+    it = bench([HELLO], config=GatewayConfig(books_ends_first=False))
+    asyncio.run(it.ask())
+    it.ledger.close()
+    assert it.booked() == [("a", "settled", None)]
+
+
 @pytest.mark.parametrize(
     ("error", "name"),
     [
