@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from small4.cli.ink import Ink
+    from small4.llm import LLM
     from small4.train.evaluate import Score
     from small4.train.loop import Report
     from small4.train.suites import Contamination
@@ -57,8 +58,6 @@ def train_command(
 
         raise ConfigError(f"n is {n}, threads is {threads} and steps is {steps}; n must be at least 0, the others 1")
     from small4.cli.ink import Ink
-    from small4.llm import load
-    from small4.train.evaluate import ENGINE
     from small4.train.machine import machine_of
     from small4.train.run import train_nano
 
@@ -69,7 +68,7 @@ def train_command(
         checkpoint = train_nano(
             preset,
             out,
-            lambda path: load(path, dtype="float32", engine=ENGINE),
+            _examinee,
             seed=seed,
             steps=steps,
             resume=resume,
@@ -229,6 +228,14 @@ def progress_text(report: "Report") -> str:
         f"step {report.step}/{report.steps}  loss {report.loss:.4f}  {report.tokens_per_second:,.0f} tok/s  "
         f"expert load {report.max_load:.2f}  {duration_text(report.seconds_left)} left"
     )
+
+
+def _examinee(checkpoint: Path) -> "LLM":
+    """What a finished training examines; loaded then, since a training without examination needs no grammar."""
+    from small4.llm import load
+    from small4.train.evaluate import ENGINE
+
+    return load(checkpoint, dtype="float32", engine=ENGINE)
 
 
 def _report_printer(err: "Ink") -> "Callable[[Report], None]":
