@@ -37,6 +37,10 @@ class ScriptedProvider:
         self.num_left = 0  # streams that were left before their end
         self._scripts = list(scripts or (HELLO,))
 
+    def say(self, *scripts: Sequence[Step]) -> None:
+        """Answer with these scripts from now on."""
+        self._scripts = list(scripts)
+
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """The events of a script, with its pauses, up to its end or its first exception."""
         self.requests.append((request, caller))
