@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import sqlite3
 import time
 from dataclasses import replace
@@ -254,6 +255,38 @@ def test_locked_ledger_refuses_to_begin_and_keeps_what_ended(tmp_path: Path, pat
     assert (states.pop(f"req_{first}"), states.pop(f"req_{last}")) == ("settled", "held")
     assert set(states.values()) <= {"released"}
     assert check_books(url) == (100_000_000_000, 500_000_000_000)
+
+
+@pytest.mark.slow
+def test_full_disk_refuses_to_begin_loses_nothing_and_is_got_over(tmp_path: Path) -> None:
+    url = str(tmp_path / "ledger.db")
+    config = LedgerConfig(url=url, writer=WriterConfig(patience_seconds=0.3, retry_seconds=0.02))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def fill() -> int:
+        """Reserve and settle until the file may not grow any more; how many were acknowledged."""
+        for number in range(3000):
+            try:
+                await ledger.reserve(reservation(number))
+            except LedgerUnavailableError:
+                return number
+        raise AssertionError("the file was to be full by now")
+
+    async def get_over() -> None:
+        await reserve_at_last(ledger, 5000)
+
+    with Ledger(config) as ledger:
+        size = 64 * 1024 + (tmp_path / "ledger.db").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            num_acknowledged = asyncio.run(fill())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        asyncio.run(get_over())
+    held = [row.request_id for row in rows_of(url) if row.state == "held"]
+    assert num_acknowledged > 50
+    assert held[:-1] == [f"req_{number}" for number in range(num_acknowledged)]
+    check_books(url)
 
 
 async def reserve_at_last(ledger: Ledger, number: int) -> int:
