@@ -10,13 +10,16 @@ from small4.cli import options
 if TYPE_CHECKING:
     from small4.cli.ink import Ink
     from small4.cli.repl import Repl, Settings
+    from small4.cli.request import Wishes
     from small4.cli.speaker import Speaker
 
 DEMONSTRATION = "17+48+36+25"
 
 
 def chat_command(
-    model: Annotated[str, typer.Argument(help="nano, a name that `small4 list` shows, or a path.")] = "nano",
+    model: Annotated[
+        str | None, typer.Argument(help="nano, a name that `small4 list` shows, or a path. Left out: nano.")
+    ] = None,
     system: options.System = None,
     images: options.Images = None,
     effort: options.EffortWord = None,
@@ -30,6 +33,8 @@ def chat_command(
     presence_penalty: options.PresencePenalty = 0.0,
     frequency_penalty: options.FrequencyPenalty = 0.0,
     max_tokens: options.MaxTokens = None,
+    route: options.RouteWord = None,
+    dialect: options.DialectWord = None,
     hide_reasoning: options.HideReasoning = False,
     cache: options.Cache = None,
     quant: options.Quant = None,
@@ -37,11 +42,15 @@ def chat_command(
     skip_digests: options.SkipDigests = False,
 ) -> None:
     """Talk to a model; /help inside lists the commands. Without a terminal it answers one demonstration question."""
+    from contextlib import ExitStack
+
     from small4.cli.drawing import check_drawing
-    from small4.cli.ink import Ink
-    from small4.cli.repl import Repl, Settings
+    from small4.cli.hosted_speaker import check_route, hosted_speaker
     from small4.cli.request import check_wishes, parse_quant, parse_size
-    from small4.cli.speaker import default_effort, load_speaker
+    from small4.cli.speaker import load_speaker
+    from small4.hub.names import NANO
+
+    check_route(route, dialect, {"--cache": cache, "--quant": quant, "--draft": draft, "--skip-digests": skip_digests})
 
     drawing = check_drawing(
         temperature=temperature,
@@ -56,10 +65,26 @@ def chat_command(
     wishes = check_wishes(
         effort=effort, system=system, images=images, budget=budget, max_tokens=max_tokens, drawing=drawing
     )
-    cache_bytes = parse_size(cache)
-    speaker = load_speaker(
-        model, check_digests=not skip_digests, cache_bytes=cache_bytes, quant=parse_quant(quant), draft=draft
-    )
+    with ExitStack() as leaving:
+        if route is not None:
+            speaker: Speaker = leaving.enter_context(hosted_speaker(route, model, dialect))
+        else:
+            speaker = load_speaker(
+                model or NANO,
+                check_digests=not skip_digests,
+                cache_bytes=parse_size(cache),
+                quant=parse_quant(quant),
+                draft=draft,
+            )
+        talk(speaker, wishes, hide_reasoning=hide_reasoning)
+
+
+def talk(speaker: "Speaker", wishes: "Wishes", *, hide_reasoning: bool) -> None:
+    """A conversation, or what stands for one where nobody can type."""
+    from small4.cli.ink import Ink
+    from small4.cli.repl import Repl, Settings
+    from small4.cli.speaker import default_effort
+
     settings = Settings(
         effort=wishes.effort or default_effort(speaker),
         system=wishes.system,

@@ -8,12 +8,9 @@ import typer
 from small4.cli import options
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from small4.chat import ChatRequest
     from small4.cli.answer import Told
     from small4.cli.speaker import Speaker
-    from small4.hosted import Hosted
 
 
 def run_command(
@@ -56,6 +53,7 @@ def run_command(
 
     from small4.chat import ChatRequest, Message
     from small4.cli.drawing import check_drawing
+    from small4.cli.hosted_speaker import check_route, hosted_speaker
     from small4.cli.request import check_num_answers, check_wishes, parse_quant, parse_size, user_message
     from small4.cli.speaker import default_effort, load_speaker
     from small4.hub.names import NANO
@@ -104,25 +102,6 @@ def run_command(
         answer = answer_once if num_answers == 1 else answer_several
         if not answer(speaker, request, hide_reasoning=hide_reasoning, show_usage=show_usage, as_json=as_json):
             raise typer.Exit(130)
-
-
-def check_route(route: str | None, dialect: str | None, local: "Mapping[str, object]") -> None:
-    """Raises where an option has no meaning: those for a model of this machine with a route, and the reverse."""
-    from small4.errors import ConfigError
-
-    given = next((name for name, value in local.items() if value), None)
-    if route is not None and given is not None:
-        raise ConfigError(f"{given} is for a model of this machine; leave it out, or leave out --route")
-    if route is None and dialect is not None:
-        raise ConfigError("--dialect says what the server behind --route speaks; give its URL there")
-
-
-def hosted_speaker(route: str, model: str | None, dialect: str | None) -> "Hosted":
-    """A provider's model; the one that is named, or Small 4 as it is called there."""
-    from small4.cli.provider_keys import dialect_of, provider_keys
-    from small4.hosted import Hosted
-
-    return Hosted(route, model, dialect=dialect_of(dialect), keys=provider_keys())
 
 
 def sort_words(first: str | None, second: str | None, *, is_hosted: bool = False) -> tuple[str | None, str]:

@@ -8,7 +8,7 @@
 Whatever goes wrong on the way is a typed error, raised where it stands: no half of an answer passes for a whole one.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -25,6 +25,10 @@ from small4.wire.call import Call, Reader
 from small4.wire.sse import EventReader, ServerEvent
 
 DRAIN_SECONDS = 0.1  # after the last event, for the body's end
+# What a provider does to a request of its own accord unless it is told not to: Venice puts a system prompt first.
+PLAIN: Mapping[str, dict[str, Any]] = {
+    "https://api.venice.ai": {"venice_parameters": {"include_venice_system_prompt": False}},
+}
 SMALL4_CONTEXT = 262_144  # tokens that the release answers for
 SMALL4_ABILITIES: frozenset[Ability] = frozenset({"tools", "reasoning", "images", "structured output"})
 
@@ -60,7 +64,7 @@ class HostedProvider:
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`; nothing about the caller is sent."""
         call = Call(request=request, model=self.model_id, is_stream=self.is_streamed)
-        body = _encoded(self._spoken.format_request(call) | self._hold())
+        body = _encoded(self._spoken.format_request(call) | PLAIN.get(self.upstream.endpoint.origin, {}) | self._hold())
         tally = Tally(request)
         with naming(self.upstream):
             async with ask(self.upstream, "POST", self._spoken.path(call), body) as reply:

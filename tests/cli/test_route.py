@@ -62,6 +62,15 @@ def test_a_url_may_speak_another_dialect(small4: Small4, there: There) -> None:
     assert there.served.provider.requests[-1][0].messages[-1].content == "hello"
 
 
+def test_chat_without_a_terminal_asks_the_provider_one_question(small4: Small4, there: There) -> None:
+    small4("keys", "set", there.url, stdin=there.key.encode())
+    done = small4("chat", "--route", there.url)
+    assert done.returncode == 0, done.stderr
+    assert f"scripted at {there.url}/v1" in done.stdout
+    assert "126" in done.stdout
+    assert small4("chat", "--route", there.url, "--cache", "1G").returncode == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -31,6 +31,7 @@ class Outcome:
     error: Exception | None
     streamed: Reply
     whole: Reply
+    kept: str  # the server's log and its metrics
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,9 @@ async def outcome(fault: Fault, directory: Any) -> Outcome:
             served.client.post("/v1/chat/completions", {**CHAT, "stream": True}),
             served.client.post("/v1/chat/completions", CHAT),
         )
-        served.log.close()
+        kept = json.dumps(served.logged()) + served.service.metrics.page().decode()
         await provider.upstream.aclose()
-        return Outcome(events, error, streamed, whole)
+        return Outcome(events, error, streamed, whole, kept)
 
 
 async def ask(provider: Any) -> tuple[list[AnswerEvent], Exception | None]:
@@ -113,7 +114,14 @@ def test_a_client_sees_a_well_formed_end(name: str, outcomes: dict[str, Outcome]
 @pytest.mark.parametrize("name", ALL)
 def test_no_fault_shows_the_key(name: str, outcomes: dict[str, Outcome]) -> None:
     found = outcomes[name]
-    shown = [str(found.error), repr(found.error), repr(vars(found.error)), found.streamed.body, found.whole.body]
+    shown = [
+        str(found.error),
+        repr(found.error),
+        repr(vars(found.error)),
+        found.streamed.body,
+        found.whole.body,
+        found.kept,
+    ]
     assert not any(KEY[start : start + 8] in str(text) for text in shown for start in range(len(KEY) - 8))
     assert found.error is not None
     assert found.error.__cause__ is None

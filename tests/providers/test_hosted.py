@@ -2,11 +2,13 @@
 
 import asyncio
 import gzip
+import json
 import logging
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
+import httpx2
 import pytest
 
 from small4.chat import AnswerEvent, Finish, JsonSchema, NamedTool, ReasoningDelta, Sampling, TextDelta, Usage
@@ -193,6 +195,21 @@ def test_a_marketplace_is_held_to_one_provider() -> None:
                 HostedProvider(provider.upstream, "m", held_to="venice")
 
     asyncio.run(run())
+
+
+def test_a_provider_that_adds_a_prompt_of_its_own_is_told_not_to() -> None:
+    bodies: list[bytes] = []
+
+    class Recorder(Pieces):
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            bodies.append(request.read())
+            return await super().handle_async_request(request)
+
+    for url in ("https://api.venice.ai/api/v1", "https://api.example.org/v1"):
+        asyncio.run(answer(provider_at(url, transport=Recorder(GOOD.events))))
+    venice, other = map(json.loads, bodies)
+    assert venice.pop("venice_parameters") == {"include_venice_system_prompt": False}
+    assert venice == other
 
 
 # --- what is tolerated ---
