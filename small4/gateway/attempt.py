@@ -36,6 +36,7 @@ class Candidate:
     route: str
     provider: Provider
     prices: Prices = UNKNOWN_PRICES
+    max_output_tokens: int | None = None  # of one answer; None: the context
     is_local: bool = False  # nobody sends a bill, so an unknown price holds nothing against budgets
 
 
@@ -74,22 +75,8 @@ class Attempt:
 
     async def hold(self) -> None:
         """Hold its worst case against all budgets; where that fails, nothing was begun."""
-        candidate = self.candidate
-        estimate = most_cost(self.request, candidate.provider.model.context_length, candidate.prices)
-        if estimate is None and candidate.is_local:
-            estimate = Decimal(0)
-        reservation = Reservation(
-            request_id=self.trail.request_id,
-            attempt=self.number,
-            route=candidate.route,
-            model=candidate.provider.model.name,
-            estimate=estimate,
-            dialect=self.caller.dialect,
-            key=self.caller.name,
-            app=self.caller.app,
-        )
         try:
-            await self.books.ledger.reserve(reservation)
+            await self.books.ledger.reserve(self._reservation())
         except BaseException:
             self._is_over = True
             self._record("unknown", None)
@@ -150,6 +137,24 @@ class Attempt:
             await self.books.ledger.settle(settlement)
         else:
             self.books.ledger.book_soon(settlement)
+
+    def _reservation(self) -> Reservation:
+        candidate = self.candidate
+        estimate = most_cost(
+            self.request, candidate.provider.model.context_length, candidate.prices, candidate.max_output_tokens
+        )
+        if estimate is None and candidate.is_local:
+            estimate = Decimal(0)
+        return Reservation(
+            request_id=self.trail.request_id,
+            attempt=self.number,
+            route=candidate.route,
+            model=candidate.provider.model.name,
+            estimate=estimate,
+            dialect=self.caller.dialect,
+            key=self.caller.name,
+            app=self.caller.app,
+        )
 
     def _settlement(self, usage: Usage, finish: FinishReason, kind: str | None) -> Settlement:
         return Settlement(

@@ -14,20 +14,23 @@ MARK_TOKENS = 16  # around a message or a tool, at most
 IMAGE_TOKENS = 4096  # of one image, at most
 
 
-def most_cost(request: ChatRequest, context_tokens: int, prices: Prices) -> Decimal | None:
+def most_cost(
+    request: ChatRequest, context_tokens: int, prices: Prices, max_output_tokens: int | None = None
+) -> Decimal | None:
     """Dollars; None where a price that it needs is unknown."""
-    prompt, answer = most_tokens(request, context_tokens)
+    prompt, answer = most_tokens(request, context_tokens, max_output_tokens)
     usages = [Usage(prompt, answer, reasoning_tokens=reasoning) for reasoning in (0, answer)]
     bounds = [cost_of(usage, prices, num_images=num_images(request)).at_most_usd for usage in usages]
     known = [bound for bound in bounds if bound is not None]
     return max(known) if len(known) == len(bounds) else None
 
 
-def most_tokens(request: ChatRequest, context_tokens: int) -> tuple[int, int]:
+def most_tokens(request: ChatRequest, context_tokens: int, max_output_tokens: int | None = None) -> tuple[int, int]:
     """Tokens of the prompt and of all answers together, at most."""
     prompt = prompt_bytes(request) + MARK_TOKENS * (len(request.messages) + len(request.tools) + 1)
     prompt += IMAGE_TOKENS * num_images(request)
-    answer = context_tokens if request.max_tokens is None else min(request.max_tokens, context_tokens)
+    limits = (request.max_tokens, max_output_tokens, context_tokens)
+    answer = min(limit for limit in limits if limit is not None)
     return min(prompt, context_tokens), answer * request.num_answers
 
 

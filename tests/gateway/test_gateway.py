@@ -305,3 +305,4 @@ def test_worst_case_is_bounded_by_bytes_and_limits() -> None:
     assert 1000 <= prompt < 1100
     assert answers == 100
     assert most_tokens(replace(request, max_tokens=None), 4096) == (prompt, 8192)
+    assert most_tokens(replace(request, max_tokens=None), 4096, 1000) == (prompt, 2000)
