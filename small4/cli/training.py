@@ -87,7 +87,8 @@ def train_command(
     if checkpoint is None:
         err.line(f"the leg is over; the state is in {out}. Go on with the same command and --resume")
         return
-    print_scores(scores)
+    if scores:
+        print_scores(scores)
     print(f"checkpoint: {checkpoint}")
     print(f"talk to it: small4 chat {checkpoint}")
 

@@ -70,12 +70,12 @@ class FeedAhead:
 
     def _read(self, worker: "subprocess.Popen[bytes]", queue: "Queue[Batch | None]") -> None:
         assert worker.stdout is not None, "it was opened with a pipe"
-        with worker.stdout as stream:
-            while not self._is_closed:
-                batch = read_batch(stream)
-                queue.put(batch)
-                if batch is None:
-                    return
+        try:
+            with worker.stdout as stream:
+                while not self._is_closed and (batch := read_batch(stream)) is not None:
+                    queue.put(batch)
+        finally:
+            queue.put(None)
 
 
 def write_batch(batch: Batch, stream: IO[bytes]) -> None:
@@ -131,7 +131,7 @@ def main() -> None:
     try:
         for step in range(start, config.steps, stride):
             write_batch(feed.batch(step), sys.stdout.buffer)
-    except BrokenPipeError:
+    except (BrokenPipeError, KeyboardInterrupt):
         sys.stderr.close()  # the run has ended; Python would complain that the last bytes found no reader
 
 

@@ -7,6 +7,7 @@ such a row (1 of those alone), rows begin with it at a weight of s / (t k), and 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 
 from small4.chat import EFFORTS, Effort, Message
@@ -112,6 +113,7 @@ def last_turn_only(row: TrainingExample, control: ControlIds) -> TrainingExample
     return TrainingExample(row.token_ids, is_target, row.images)
 
 
+@lru_cache(maxsize=1024)  # a run measures each once, and the runs of a process the same ones
 def mean_tokens(tokenizer: Tokenizer, skill: str, effort: Effort) -> float:
     """Tokens of one exchange, the template's opening not counted, over a fixed sample."""
     rng = Random(f"length {skill} {effort}")

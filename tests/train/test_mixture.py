@@ -54,7 +54,7 @@ def test_every_group_has_its_share_of_the_tokens(
 ) -> None:
     rng, tokens = Random(phase), Counter[str]()
     group_of = {skill: name for name, group in conversations.mixture.groups.items() for skill in group.skills}
-    for _ in range(1500):
+    for _ in range(1000):
         problems, effort = conversations.exchanges(rng, phase)
         for problem in problems:
             row = render_training(tokenizer, conversation([problem], effort), tools=problem.tools, effort=effort)
