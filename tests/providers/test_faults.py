@@ -3,6 +3,8 @@
 import asyncio
 import json
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +12,9 @@ import pytest
 
 from small4.chat import AnswerEvent, Finish, ReasoningDelta, TextDelta
 from small4.errors import RateLimitError, Small4Error, UpstreamError
+from small4.providers.hosted import HostedProvider
 from small4.providers.upstream import UpstreamBounds
+from small4.server.models import Offer
 from small4.wire.problem import problem_of
 from tests.providers.dialects import CALLER, KEY, QUESTION, provider_at
 from tests.providers.fault_server import FaultServer
@@ -31,45 +35,67 @@ class Outcome:
     error: Exception | None
     streamed: Reply
     whole: Reply
-    kept: str  # the server's log and its metrics
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Of all faults, and what the server keeps of them."""
+
+    by_name: dict[str, Outcome]
+    log: list[dict[str, Any]]
+    metrics: str
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
-    """The timed faults side by side, since most of their time is waiting; then the others, a few at a time."""
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """One server before a provider for each fault: the timed ones side by side, then the others, a few at a time."""
 
-    async def run() -> dict[str, Outcome]:
-        directory, few = tmp_path_factory.mktemp("state"), asyncio.Semaphore(4)
+    async def run() -> Outcomes:
+        async with AsyncExitStack() as leaving:
+            providers = {name: await leaving.enter_async_context(faulty(fault)) for name, fault in ALL.items()}
+            offers = [Offer(id=model_of(name), provider=provider) for name, provider in providers.items()]
+            served, few = Served(tmp_path_factory.mktemp("state"), offers=offers), asyncio.Semaphore(4)
 
-        async def one(name: str) -> tuple[str, Outcome]:
-            return name, await outcome(ALL[name], directory / name.replace(" ", "-"))
+            async def one(name: str) -> tuple[str, Outcome]:
+                return name, await outcome(served, name, providers[name])
 
-        async def in_turn(name: str) -> tuple[str, Outcome]:
-            async with few:
-                return await one(name)
+            async def in_turn(name: str) -> tuple[str, Outcome]:
+                async with few:
+                    return await one(name)
 
-        found = dict(await asyncio.gather(*(one(name) for name in ALL if ALL[name].limit is not None)))
-        return found | dict(await asyncio.gather(*(in_turn(name) for name in ALL if name not in found)))
+            found = dict(await asyncio.gather(*(one(name) for name in ALL if ALL[name].limit is not None)))
+            found |= dict(await asyncio.gather(*(in_turn(name) for name in ALL if name not in found)))
+            return Outcomes(found, served.logged(), served.service.metrics.page().decode())
 
     return asyncio.run(run())
 
 
-async def outcome(fault: Fault, directory: Any) -> Outcome:
-    async with asyncio.timeout(LONGEST_SECONDS), FaultServer(fault.script) as there:
+@asynccontextmanager
+async def faulty(fault: Fault) -> AsyncIterator[HostedProvider]:
+    """A provider with this fault."""
+    bounds = PATIENT
+    if fault.limit is not None:  # a head that comes byte by byte has the time to connect beside that
+        bounds = replace(PATIENT, connect_seconds=1.0, **{fault.limit: SECONDS[fault.limit]})
+    async with FaultServer(fault.script) as there:
         url = there.url if fault is not UNREACHABLE else "http://127.0.0.1:1"
-        bounds = PATIENT
-        if fault.limit is not None:  # a head that comes byte by byte has the time to connect beside that
-            bounds = replace(PATIENT, connect_seconds=1.0, **{fault.limit: SECONDS[fault.limit]})
         provider = provider_at(url, bounds=bounds, is_streamed=fault.is_streamed)
-        served = Served(directory, provider=provider)
+        yield provider
+        await provider.upstream.aclose()
+
+
+def model_of(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+async def outcome(served: Served, name: str, provider: HostedProvider) -> Outcome:
+    body = {**CHAT, "model": model_of(name)}
+    async with asyncio.timeout(LONGEST_SECONDS):
         (events, error), streamed, whole = await asyncio.gather(
             ask(provider),
-            served.client.post("/v1/chat/completions", {**CHAT, "stream": True}),
-            served.client.post("/v1/chat/completions", CHAT),
+            served.client.post("/v1/chat/completions", {**body, "stream": True}),
+            served.client.post("/v1/chat/completions", body),
         )
-        kept = json.dumps(served.logged()) + served.service.metrics.page().decode()
-        await provider.upstream.aclose()
-        return Outcome(events, error, streamed, whole, kept)
+    return Outcome(events, error, streamed, whole)
 
 
 async def ask(provider: Any) -> tuple[list[AnswerEvent], Exception | None]:
@@ -90,8 +116,8 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_fault_becomes_its_error(name: str, outcomes: dict[str, Outcome]) -> None:
-    fault, found = ALL[name], outcomes[name]
+def test_a_fault_becomes_its_error(name: str, outcomes: Outcomes) -> None:
+    fault, found = ALL[name], outcomes.by_name[name]
     assert type(found.error) is fault.error, found
     assert fault.says in str(found.error)
     assert str(found.error).startswith("there: ")
@@ -104,8 +130,8 @@ def test_a_fault_becomes_its_error(name: str, outcomes: dict[str, Outcome]) -> N
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_client_sees_a_well_formed_end(name: str, outcomes: dict[str, Outcome]) -> None:
-    fault, found = ALL[name], outcomes[name]
+def test_a_client_sees_a_well_formed_end(name: str, outcomes: Outcomes) -> None:
+    fault, found = ALL[name], outcomes.by_name[name]
     assert found.error is not None
     problem = problem_of(found.error)
     assert found.whole.status == problem.status
@@ -123,20 +149,25 @@ def test_a_client_sees_a_well_formed_end(name: str, outcomes: dict[str, Outcome]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_no_fault_shows_the_key(name: str, outcomes: dict[str, Outcome]) -> None:
-    found = outcomes[name]
+def test_no_fault_shows_the_key(name: str, outcomes: Outcomes) -> None:
+    found = outcomes.by_name[name]
     shown = [
         str(found.error),
         repr(found.error),
         repr(vars(found.error)),
         found.streamed.body,
         found.whole.body,
-        found.kept,
     ]
     assert not any(KEY[start : start + 8] in str(text) for text in shown for start in range(len(KEY) - 8))
     assert found.error is not None
     assert found.error.__cause__ is None
     assert found.error.__context__ is None
+
+
+def test_neither_the_log_nor_the_metrics_hold_a_piece_of_the_key(outcomes: Outcomes) -> None:
+    assert len([line for line in outcomes.log if line.get("route") == "/v1/chat/completions"]) == 2 * len(ALL)
+    kept = json.dumps(outcomes.log) + outcomes.metrics
+    assert not any(KEY[start : start + 8] in kept for start in range(len(KEY) - 8))
 
 
 @pytest.mark.parametrize("limit", SECONDS)

@@ -201,15 +201,15 @@ async def cells(directory: Path, *, in_all_forms: bool) -> Counter[str]:
         for number, (name, client) in enumerate(product(FEATURES, DIALECTS)):
             here.say(FEATURES[name])
             for is_stream in (True, False):
-                # One of the four forms of each cell, or all of them.
-                if in_all_forms or (is_hosted_stream, is_stream) == FORMS[(number + DIALECTS.index(provider)) % 4]:
+                # One of the four forms of every other cell, or all of them.
+                if in_all_forms or (is_hosted_stream, is_stream) == FORMS.get((number + DIALECTS.index(provider)) % 8):
                     told = await cell(here, client, name, is_stream)
                     assert told == expected(client, provider, name), (client, provider, name)
                     seen[told] += 1
     return seen
 
 
-FORMS = tuple(product((True, False), repeat=2))
+FORMS = dict(zip((0, 3, 4, 7), product((True, False), repeat=2), strict=True))
 
 
 def expected(client: Dialect, provider: Dialect, name: str) -> str:
@@ -219,7 +219,7 @@ def expected(client: Dialect, provider: Dialect, name: str) -> str:
 
 
 def test_every_feature_of_every_client_arrives_through_every_provider_s_dialect(tmp_path: Path) -> None:
-    assert asyncio.run(cells(tmp_path, in_all_forms=False)).total() == 25 * len(FEATURES)
+    assert asyncio.run(cells(tmp_path, in_all_forms=False)).total() == 25 * len(FEATURES) // 2
 
 
 @pytest.mark.slow
