@@ -22,7 +22,7 @@ from small4.train.presets import preset
 from tests.server.asgi import Served
 from tests.tokenizer.bombs import progressive_bomb
 
-LIMITS = ImageLimits(max_seconds=0.3, num_processes=1)
+LIMITS = ImageLimits(max_seconds=0.15, num_processes=1)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_bomb_is_a_refusal_that_says_why_while_others_are_answered(tmp_path, p
     served = Served(tmp_path, provider=provider, offers=[Offer(id="m", provider=provider)])
 
     async def ask():
-        path, body = asking(base64.b64encode(progressive_bomb(1600, 4000)).decode())
+        path, body = asking(base64.b64encode(progressive_bomb(1000, 4000)).decode())
         bombed = served.client.visit("POST", path, body)
         text = {"model": "m", "max_tokens": 2, "messages": [{"role": "user", "content": "Hi"}]}
         beside = await served.client.post("/v1/chat/completions", text)
@@ -90,4 +90,4 @@ def test_a_bomb_is_a_refusal_that_says_why_while_others_are_answered(tmp_path, p
 
     beside, bombed, honest = asyncio.run(ask())
     assert (beside.status, bombed.status, honest.status) == (200, 422 if asking is mistral else 400, 200)
-    assert b"takes more than 0.3 s or 1280 MiB to decode" in bombed.body
+    assert b"takes more than 0.15 s or 1280 MiB to decode" in bombed.body
