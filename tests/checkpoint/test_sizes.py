@@ -3,6 +3,8 @@
 import dataclasses
 import math
 
+import pytest
+
 from small4.checkpoint.blank import parameter_shapes
 from small4.checkpoint.describe import active_parameters, parameters_by_component
 from small4.checkpoint.encode import file_layout, total_bytes
@@ -30,6 +32,7 @@ def test_fp8_files_have_the_published_elements_and_bytes_to_the_last():
     assert sum(sizes) == 120_922_973_936  # headers included
 
 
+@pytest.mark.slow
 def test_official_fp8_files_differ_from_the_published_bytes_by_header_text_only():
     # 42,741 entries make 4.4 MB of headers, whose digits depend on where the seven files begin, which is not published.
     assert total_bytes(RELEASE, "native-fp8") == 120_922_788_992

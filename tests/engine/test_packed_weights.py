@@ -29,7 +29,7 @@ def packed_model(kind: Kind, is_plain: bool) -> Transformer:
     return model
 
 
-@pytest.mark.parametrize("is_plain", [False, True])
+@pytest.mark.parametrize("is_plain", [False, pytest.param(True, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 def test_packed_weights_give_their_own_naive_tokens(kind: Kind, is_plain: bool) -> None:
     model, rng = packed_model(kind, is_plain), Random(3)

@@ -84,6 +84,7 @@ def test_a_head_learns_and_its_target_stays(tokenizer: Tokenizer) -> None:
     assert all(torch.equal(parameter, before[name]) for name, parameter in target.named_parameters())
 
 
+@pytest.mark.slow
 def test_the_command_leaves_a_head_that_loads_beside_its_nano(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

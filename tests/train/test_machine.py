@@ -53,6 +53,7 @@ def test_the_same_command_begins_and_goes_on(tmp_path: Path) -> None:
     assert leg() == tmp_path / "checkpoint"
 
 
+@pytest.mark.slow
 def test_data_made_ahead_is_the_data_of_the_plain_feed() -> None:
     plain = Feed(CONFIG, training_tokenizer(CONFIG))
     with FeedAhead(CONFIG, processes=2, first=3) as ahead:

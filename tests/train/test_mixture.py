@@ -157,6 +157,7 @@ def test_an_image_changes_what_is_learned(feed: Feed) -> None:
     assert losses[0] != losses[1]
 
 
+@pytest.mark.slow
 def test_a_run_over_the_whole_mix_resumes_bit_for_bit(tokenizer: Tokenizer, tmp_path: Path) -> None:
     config = replace(CONFIG, steps=4, save_every=2)
     whole, whole_progress = train(config, tokenizer, tmp_path / "whole")

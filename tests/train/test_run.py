@@ -51,6 +51,7 @@ def test_an_unknown_suite_is_refused_before_the_training(tmp_path: Path) -> None
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_whole_mix_reads_images_and_knows_its_suites(tmp_path: Path) -> None:
     checkpoint = train_nano("test-whole", tmp_path, small4.load, steps=1, threads=1, n=0)
     assert checkpoint is not None
