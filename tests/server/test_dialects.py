@@ -263,7 +263,7 @@ def test_verb_that_is_none_is_a_404(tmp_path):
         assert (reply.status, shape(reply.json)) == (404, "google")
 
 
-SAID = [ReasoningDelta("hm"), TextDelta("one"), Finish("stop", Usage(3, 4, 1))]
+SAID = [ReasoningDelta("a thought to itself"), TextDelta("one"), Finish("stop", Usage(3, 4, 1))]
 
 
 def test_response_is_kept_and_gone_on_from(tmp_path):
@@ -340,13 +340,13 @@ def test_thought_comes_back_sealed_or_signed_and_only_this_instance_reads_it(tmp
     async def check():
         output = (await served.client.post("/v1/responses", body)).json["output"]
         sealed = output[0]["encrypted_content"]
-        assert "hm" not in sealed
+        assert "a thought to itself" not in sealed
         item = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": sealed}
         turn = [{"role": "user", "content": "a"}, item, output[1], {"role": "user", "content": "b"}]
         for server in (served, elsewhere):
             await server.client.post("/v1/responses", {**body, "input": turn})
-        assert "hm" in repr(served.provider.requests[-1][0].messages)
-        assert "hm" not in repr(elsewhere.provider.requests[-1][0].messages)
+        assert "a thought to itself" in repr(served.provider.requests[-1][0].messages)
+        assert "a thought to itself" not in repr(elsewhere.provider.requests[-1][0].messages)
 
     asyncio.run(check())
 
@@ -365,9 +365,9 @@ def test_thought_of_one_caller_is_none_in_the_hands_of_another(tmp_path):
         for client, heard in ((mine, True), (yours, False)):
             reply = await client.post("/v1/responses", {**body, "input": [item, *TURN]})
             assert ("input[0]" in reply.headers.get("x-ignored-fields", "")) == (not heard)
-            assert ("hm" in repr(served.provider.requests[-1][0].messages)) == heard
+            assert ("a thought to itself" in repr(served.provider.requests[-1][0].messages)) == heard
             assert (await client.post("/v1/messages", {**messages, "messages": said})).status == 200
-            assert ("hm" in repr(served.provider.requests[-1][0].messages)) == heard
+            assert ("a thought to itself" in repr(served.provider.requests[-1][0].messages)) == heard
         compaction = {"type": "compaction", "encrypted_content": sealed}
         statuses = [
             (await client.post("/v1/responses", {**body, "input": [compaction, *TURN]})).status
