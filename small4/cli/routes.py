@@ -86,6 +86,7 @@ def explain_command(
     """Tell where a request would go: every candidate with its scores, and what removed each of the others."""
     from dataclasses import replace
 
+    from small4.gateway.explanation import explain_routing
     from small4.gateway.policy import policy_of, preference_of
     from small4.gateway.policy_words import policy_of_words
     from small4.gateway.routing import route_request
@@ -101,7 +102,7 @@ def explain_command(
     needs = _needs(prompt, max_tokens)
     routing = route_request(routes, policy, preference, needs, unready=unready)
     if as_json:
-        print(json.dumps(routing_json(routing, needs)))
+        print(json.dumps(explain_routing(routing, needs)))
     else:
         _print_routing(routing, needs)
 
@@ -123,35 +124,13 @@ def not_ready(catalog: "Catalog", routes: "Iterable[Route]") -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason is not None}
 
 
-def routing_json(routing: "Routing", needs: "Needs") -> dict[str, Any]:
-    """A decision for programs."""
-    return {
-        "prompt_tokens": needs.prompt_tokens,
-        "output_tokens": needs.output_tokens,
-        "candidates": [_candidate_json(candidate) for candidate in routing.candidates],
-        "removed": [
-            {"route": one.route.name, "reasons": [{"rule": r.rule, "text": r.text} for r in one.reasons]}
-            for one in routing.removed
-        ],
-    }
-
-
 def _reason(route: "Route", catalog: "Catalog", keys: "ProviderKeys") -> str | None:
-    from small4.errors import ConfigError
+    from small4.gateway.reach import why_unreachable
 
-    address = route.address
     if route.is_local:
         is_here = _is_served_here(catalog, route.model)
         return None if is_here else "no server of this machine has the model; see small4 serve"
-    name = address.name if address.upstream is None else address.name.partition("/")[0]
-    known = keys.known.get(name)
-    if known is None:
-        return "a variable that its address needs is not set" if address.dialect else None  # a rule tells of no dialect
-    try:
-        has_key = known.variable is None or keys.find(known.endpoint) is not None
-    except ConfigError as error:
-        return str(error)
-    return None if has_key else f"no key; see small4 keys set {name}"
+    return why_unreachable(route, keys) if route.address.dialect else None  # a rule tells of no dialect
 
 
 def _is_served_here(catalog: "Catalog", model: str) -> bool:
@@ -252,20 +231,6 @@ def _candidate_row(number: int, candidate: "Candidate") -> tuple[str, ...]:
 
 def _or_unknown(value: float | None, form: str) -> str:
     return "unknown" if value is None else form.format(value)
-
-
-def _candidate_json(candidate: "Candidate") -> dict[str, Any]:
-    scores = candidate.scores
-    return {
-        "route": candidate.route.name,
-        "usd": None if scores.usd is None else format(scores.usd.normalize(), "f"),
-        "throughput": scores.throughput,
-        "latency_seconds": scores.latency_seconds,
-        "uptime": scores.uptime,
-        "blend": scores.blend,
-        "place": candidate.place,
-        "is_as_wished": candidate.is_as_wished,
-    }
 
 
 def _route_row(route: "Route", unready: "Mapping[str, str]") -> tuple[str, ...]:

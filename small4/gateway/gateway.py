@@ -55,10 +55,12 @@ class Gateway:
         health: Health,
         config: GatewayConfig | None = None,
         clock: Callable[[], float] = time.monotonic,
+        trails: Trails | None = None,
     ) -> None:
+        """Gateways to several models may share their ledger, health and trails."""
         self.model = model
         self._config = config or GatewayConfig()
-        self.trails = Trails(self._config.max_trails)
+        self.trails = trails or Trails(self._config.max_trails)
         self._candidates = candidates
         self._books = Books(ledger, health, clock, self._config.books_ends_first)
 

@@ -8,7 +8,7 @@ Uptime is successes / (successes + faults of the provider). What a caller did wr
 """
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -65,6 +65,16 @@ class Measurement:
     tokens_per_second: Percentiles | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteTotals:
+    """All that ever ended on a route."""
+
+    results: Mapping[str, int] = field(
+        default_factory=dict
+    )  # success, the class of the error, or unknown: left, or stopped here
+    num_tokens: int = 0  # of answers that came whole
+
+
 class Health:
     """Every route's measurements, breaker and retry budget. Lives in one event loop."""
 
@@ -102,6 +112,15 @@ class Health:
         known.breaker = report(known.breaker, passed, outcome.verdict, now, self._config.breaker, outcome.asked_seconds)
         for window in known.windows.values():
             _count(window.current(now), outcome)
+        known.results["success" if outcome.verdict == "success" else outcome.error_class or "unknown"] += 1
+        known.num_tokens += outcome.completion_tokens or 0
+
+    def totals(self) -> Mapping[str, RouteTotals]:
+        """Every route since the start."""
+        return {
+            name: RouteTotals(results=dict(route.results), num_tokens=route.num_tokens)
+            for name, route in self._routes.items()
+        }
 
     def measure(self, route: str, window: Window) -> Measurement | None:
         """The route over a window; None where nothing ended in it."""
@@ -135,6 +154,8 @@ class _Route:
     def __init__(self, retries: RetryBudget) -> None:
         self.breaker: BreakerState = CLOSED
         self.retries = retries
+        self.results: Counter[str] = Counter()
+        self.num_tokens = 0
         self.windows: dict[Window, RollingWindow] = {name: RollingWindow(*size) for name, size in SLICES.items()}
 
 

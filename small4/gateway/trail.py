@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from small4.errors import Small4Error
+from small4.gateway.needs import Needs
+from small4.gateway.routing import Routing
 
 MAX_REASON = 500  # characters
 
@@ -29,6 +31,8 @@ class Trail:
 
     request_id: str
     key: str  # whose it is; nobody else may see it
+    needs: Needs | None = None  # of the request, as it was routed
+    routing: Routing | None = None  # the decision; None: it was not come to, or a test made none
     steps: list[Step] = field(default_factory=list)
     route: str | None = None  # that answers, or did
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from small4.answer import Answer, collect_all
 from small4.chat import AnswerEvent, ChatRequest, Effort
+from small4.wire.routing_fields import ProviderFields
 
 Ability = Literal["tools", "reasoning", "images", "structured output", "logprobs"]
 Priority = Literal["interactive", "batch"]  # who waits for a person, and who may wait for the others
@@ -24,6 +25,7 @@ class Caller:
     request_id: str = ""  # under which the request is booked and explained
     app: str = ""  # on whose behalf, where it is one's
     dialect: str = ""  # that the request came in
+    wishes: ProviderFields | None = None  # which routes it may take, and in what order, for whoever has several
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

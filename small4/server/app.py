@@ -9,7 +9,7 @@ routes      the handlers
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -32,10 +32,14 @@ from small4.server.observe import Observe
 from small4.server.openapi import document
 from small4.server.refusal import Refusal
 from small4.server.responses_endpoints import ResponsesEndpoints
+from small4.server.routed_endpoints import RoutedEndpoints
 from small4.server.routes import Routes, table
 from small4.server.service import Service
 from small4.server.status_endpoints import StatusEndpoints
 from small4.server.token_endpoints import TokenEndpoints
+
+if TYPE_CHECKING:
+    from small4.gateway.assembly import Assembly
 
 
 def create_app(
@@ -47,6 +51,7 @@ def create_app(
     fetch: FetchConfig | None = None,
     log: Log | None = None,
     is_ready: Callable[[], bool] = lambda: True,
+    gateway: "Assembly | None" = None,
 ) -> Starlette:
     """An application that serves these models to whoever holds a key of the store."""
     service = Service(
@@ -57,13 +62,20 @@ def create_app(
         fetch=fetch or FetchConfig(),
         log=log or Log(),
         is_ready=is_ready,
+        gateway=gateway,
     )
     endpoints = Endpoints(service)
     status = StatusEndpoints(service)
     batches = _batches(service, endpoints)
     responses, tokens = ResponsesEndpoints(service), TokenEndpoints(service, endpoints)
+<<<<<<< HEAD
     routes = Routes(table(endpoints, responses, BatchEndpoints(service, endpoints, batches), tokens, status))
     status.describe(lambda: document(routes.paths, [offer.id for offer in service.models.offers]))
+=======
+    others = BatchEndpoints(service, endpoints, batches), tokens, status, RoutedEndpoints(gateway)
+    routes = Routes(table(endpoints, responses, *others))
+    status.describe(lambda: document(routes.paths))
+>>>>>>> 56bb136 (Join routing and gateway: every request is decided among the routes that have a key)
     app = Starlette(
         routes=routes.routes,
         middleware=[
@@ -120,6 +132,8 @@ async def _lifetime(service: Service, batches: Batches) -> AsyncIterator[None]:
         measuring.cancel()
         with suppress(asyncio.CancelledError):
             await measuring
+        if service.gateway is not None:
+            await service.gateway.aclose()
         service.parsers.shutdown(wait=False)
         service.fetcher.close()
         service.log.close()

@@ -25,7 +25,9 @@ ONCE = frozenset(  # a second one would leave it open which of them holds
 PLAIN = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/:@+,=$!*()'&")
 ENCODED_COLON = b"%3a"  # some clients write the colon of a Google method so; no other escape is needed by any path
 
-EXPOSED_HEADERS = "x-request-id, request-id, x-ignored-fields, x-reasoning-effort, retry-after, idempotency-replayed"
+EXPOSED_HEADERS = (
+    "x-request-id, request-id, x-ignored-fields, x-reasoning-effort, x-small4-route, retry-after, idempotency-replayed"
+)
 PREFLIGHT_SECONDS = "600"
 
 

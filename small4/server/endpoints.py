@@ -17,13 +17,14 @@ from small4.providers.provider import Caller, Priority
 from small4.server.answering import Answering, Job
 from small4.server.body import check_json
 from small4.server.dialects import Asked
-from small4.server.exchange import exchange_of
+from small4.server.exchange import Exchange, exchange_of
 from small4.server.idempotency import checked_key, fingerprint_of
 from small4.server.keys import Identity
 from small4.server.links import with_images
 from small4.server.models import Offer
 from small4.server.outlet import ARRAY, EVENTS, Framing, Outlet, RawHeaders, encode_json
 from small4.server.service import Service
+from small4.server.wishes import wishes_of
 from small4.wire.call import Call, Head
 
 T = TypeVar("T")
@@ -83,7 +84,9 @@ class Endpoints:
         call = suited(call, offer)
         job = self._job(request, call, offer)
         writer = dialect.writer(call, Head(secrets.token_hex(12), int(time.time()), offer.id), asked)
-        outlet = Outlet(writer, _headers(call), framing if call.is_stream else None)
+        outlet = Outlet(writer, _headers(call, offer), framing if call.is_stream else None)
+        if offer.is_routed:
+            outlet.late_headers = partial(self._route_headers, exchange_of(request.scope))
         keep = dialect.keep
         if keep is not None:
             outlet.on_end = lambda: keep(asked.owner, call, writer.whole())
@@ -113,10 +116,20 @@ class Endpoints:
             priority=priority_of(request.scope),
             request_id=exchange.id,
             dialect=self.service.dialects.of(request.scope).name,
+            wishes=wishes_of(call) if offer.is_routed else None,
         )
         exchange.model, exchange.effort = offer.id, call.request.effort
         exchange.num_messages, exchange.is_stream = len(call.request.messages), call.is_stream
         return Job(provider=offer.provider, request=call.request, fetch=fetch, caller=caller, key_id=identity.id)
+
+    def _route_headers(self, exchange: Exchange) -> RawHeaders:
+        """Which route answers; nothing before the first event, which a heartbeat may precede."""
+        gateway = self.service.gateway
+        trail = None if gateway is None else gateway.trails.find(exchange.id, exchange.key_id or "")
+        if trail is None or trail.route is None:
+            return []
+        exchange.answered_by = trail.route
+        return [(b"x-small4-route", trail.route.encode())]
 
     async def _once(self, request: Request, body: bytes, response: ASGIApp) -> ASGIApp:
         """The response; with an `Idempotency-Key`, one that is given once and then repeated."""
@@ -167,8 +180,9 @@ def json_response(content: object, status: int = 200) -> Response:
     return Response(encode_json(content), status, media_type="application/json")
 
 
-def _headers(call: Call) -> RawHeaders:
+def _headers(call: Call, offer: Offer) -> RawHeaders:
     headers: RawHeaders = [(b"x-reasoning-effort", call.request.effort.encode())]
-    if call.ignored:
-        headers.append((b"x-ignored-fields", ", ".join(call.ignored).encode("ascii", "replace")))
+    ignored = [path for path in call.ignored if not (offer.is_routed and path == "provider")]
+    if ignored:
+        headers.append((b"x-ignored-fields", ", ".join(ignored).encode("ascii", "replace")))
     return headers

@@ -23,6 +23,7 @@ class Exchange:
     status: int = 0  # 0: nothing was answered
     key_id: str | None = None
     model: str | None = None
+    answered_by: str | None = None  # the route, where a gateway chose one
     operation: str = "chat"
     effort: str | None = None
     is_stream: bool = False
@@ -61,6 +62,7 @@ class Exchange:
             "status": self.status,
             "key": self.key_id,
             "model": self.model,
+            "answered_by": self.answered_by,
             "effort": self.effort,
             "stream": self.is_stream,
             "messages": self.num_messages,

@@ -74,6 +74,19 @@ METRICS = {
     "held_body_bytes": Metric("gauge", "small4_body_bytes_held", None, "Bodies and fetched images of all requests"),
     "kept_answers": Metric("gauge", "small4_kept_answers", None, "Answers kept for their Idempotency-Key"),
     "left": Metric("counter", "small4_clients_left_total", None, "Answers whose client left before their end"),
+    "route_attempts": Metric(
+        "counter",
+        "small4_route_attempts_total",
+        None,
+        "Attempts of a gateway's route by their end: success, the class of the error, or unknown: left, stopped here",
+        ("route", "result"),
+    ),
+    "route_tokens": Metric(
+        "counter", "small4_route_output_tokens_total", None, "Tokens that a route wrote in whole answers", ("route",)
+    ),
+    "route_open": Metric(
+        "gauge", "small4_route_left_alone", None, "1 while a route is left alone, since it failed", ("route",)
+    ),
     "loop_lag": Metric(
         "histogram", "small4_event_loop_lag_seconds", None, "How late the event loop runs a timer", (), LAG_SECONDS
     ),

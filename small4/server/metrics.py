@@ -3,12 +3,16 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 
 from small4.server.exchange import Exchange
 from small4.server.metric_names import METRICS, Metric
+
+if TYPE_CHECKING:
+    from small4.gateway.health import Health
 
 LAG_INTERVAL_SECONDS = 0.25
 
@@ -18,6 +22,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
+        self._health: Health | None = None
+        self._counted: dict[tuple[str, ...], int] = {}  # totals of routes at the last page
         self._counters = {key: self._make(row) for key, row in METRICS.items() if row.kind == "counter"}
         self._gauges = {key: self._make_gauge(row) for key, row in METRICS.items() if row.kind == "gauge"}
         self._histograms = {key: self._make_histogram(row) for key, row in METRICS.items() if row.kind == "histogram"}
@@ -25,6 +31,10 @@ class Metrics:
     def watch(self, key: str, read: Callable[[], float]) -> None:
         """Have a gauge read its value whenever it is asked for."""
         self._gauges[key].set_function(read)
+
+    def watch_routes(self, health: "Health") -> None:
+        """Have the routes' counters follow these totals."""
+        self._health = health
 
     def record(self, exchange: Exchange) -> None:
         """Count a request that is over."""
@@ -66,7 +76,22 @@ class Metrics:
 
     def page(self) -> bytes:
         """All of it, in Prometheus' text format."""
+        if self._health is not None:
+            self._follow(self._health)
         return bytes(generate_latest(self._registry))
+
+    def _follow(self, health: "Health") -> None:
+        """Raise the routes' counters by what was added since the last time."""
+        for route, totals in health.totals().items():
+            for result, number in totals.results.items():
+                self._raise("route_attempts", (route, result), number)
+            self._raise("route_tokens", (route,), totals.num_tokens)
+            self._gauges["route_open"].labels(route).set(health.phase(route) == "open")
+
+    def _raise(self, key: str, labels: tuple[str, ...], total: int) -> None:
+        counted = self._counted.get((key, *labels), 0)
+        self._counters[key].labels(*labels).inc(total - counted)
+        self._counted[key, *labels] = total
 
     def _make(self, row: Metric) -> Counter:
         return Counter(row.name.removesuffix("_total"), row.help, row.labels, registry=self._registry)

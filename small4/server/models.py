@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from small4.errors import ConfigError, UnknownModelError
+from small4.gateway.policy import split_variant
 from small4.providers.provider import Provider
 from small4.wire.model_entry import ModelEntry
 
@@ -37,6 +38,7 @@ class Offer:
     aliases: tuple[str, ...] = ()
     tokenizer: Tokenizes | None = None
     owner: str = "local"
+    is_routed: bool = False  # a gateway's: requests may say which routes they take
     created: int = field(default_factory=lambda: int(time.time()))  # seconds since 1970
 
     @property
@@ -74,10 +76,17 @@ class Models:
 
     def find(self, name: str) -> Offer:
         """The model of that id or alias; Google's clients put `models/` before it."""
-        offer = self._by_name.get(name) or self._by_name.get(name.removeprefix("models/"))
+        offer = self._find(name) or self._find(name.removeprefix("models/"))
         if offer is None:
             served = ", ".join(offer.id for offer in self.offers[:MAX_NAMED])
             raise UnknownModelError(f"the model {name[:100]!r} is not served here; there is {served}")
+        return offer
+
+    def _find(self, name: str) -> Offer | None:
+        offer = self._by_name.get(name)
+        if offer is None and ":" in name:
+            offer = self._by_name.get(split_variant(name)[0])
+            return offer if offer is not None and offer.is_routed else None
         return offer
 
     @property

@@ -52,6 +52,7 @@ class Outlet:
         self.writer, self.headers, self.framing = writer, headers, framing
         self.has_begun = False
         self.on_end: Callable[[], None] = lambda: None  # called when the whole answer has been written, and only then
+        self.late_headers: Callable[[], RawHeaders] = list  # what is known when the first event has come
         self.may_begin = False  # before its first event: a request that waits for its turn may still be refused
         self._send: Send | None = None
         self._lock = asyncio.Lock()  # a heartbeat may not get between two parts
@@ -138,4 +139,5 @@ class Outlet:
     async def _send_start(self, headers: RawHeaders) -> None:
         assert self._send is not None
         self._has_sent_start = True
-        await self._send({"type": "http.response.start", "status": 200, "headers": [*headers, *self.headers]})
+        headers = [*headers, *self.headers, *self.late_headers()]
+        await self._send({"type": "http.response.start", "status": 200, "headers": headers})

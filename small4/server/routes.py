@@ -12,6 +12,7 @@ from small4.server.batch_endpoints import BYTES_TYPE, BatchEndpoints
 from small4.server.endpoints import GOOGLE_VERBS, Endpoints
 from small4.server.exchange import exchange_of
 from small4.server.responses_endpoints import ResponsesEndpoints
+from small4.server.routed_endpoints import RoutedEndpoints
 from small4.server.status_endpoints import METRICS_TYPE, PAGE_TYPE, StatusEndpoints
 from small4.server.token_endpoints import DetokenizeFields, TokenEndpoints, TokenizeFields
 from small4.wire.anthropic_blocks import Body as MessagesFields
@@ -51,6 +52,7 @@ def table(
     batches: BatchEndpoints,
     tokens: TokenEndpoints,
     status: StatusEndpoints,
+    routed: RoutedEndpoints,
 ) -> list[Path]:
     """All rows."""
     return [
@@ -63,6 +65,7 @@ def table(
         *_google_paths(endpoints),
         *_batch_paths(batches),
         *_token_paths(tokens),
+        _get("/v1/small4/requests/{request}", routed.explain, "inference", "Where a request went, and why"),
     ]
 
 

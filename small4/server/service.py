@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from small4.server.admission import Admission
 from small4.server.body import Bodies
@@ -16,6 +17,9 @@ from small4.server.keys import KeyStore
 from small4.server.log import Log
 from small4.server.metrics import Metrics
 from small4.server.models import Models
+
+if TYPE_CHECKING:  # a server without a gateway does not load its database
+    from small4.gateway.assembly import Assembly
 
 NUM_PARSERS = 2  # threads for large bodies and for texts to tokenize
 
@@ -31,6 +35,7 @@ class Service:
     fetch: FetchConfig
     log: Log
     is_ready: Callable[[], bool] = lambda: True  # whether the models answer
+    gateway: "Assembly | None" = None  # that the routed offers are of
     drain: Drain = field(default_factory=Drain)
     metrics: Metrics = field(default_factory=Metrics)
 
@@ -45,3 +50,5 @@ class Service:
         self.metrics.watch("queued", lambda: self.admission.num_queued)
         self.metrics.watch("held_body_bytes", lambda: self.bodies.held_bytes)
         self.metrics.watch("kept_answers", lambda: len(self.kept))
+        if self.gateway is not None:
+            self.metrics.watch_routes(self.gateway.health)

@@ -30,6 +30,7 @@ class Call:
     has_temperature: bool = True  # False: the caller left it open, and the request has the release's for its effort
     ignored: tuple[str, ...] = ()  # paths of fields that changed nothing; the server names them in x-ignored-fields
     metadata: Mapping[str, str] = field(default_factory=dict)
+    provider: Any = None  # OpenRouter's object, as it came and unread; whoever has several routes parses it
     form: Any = None  # the dialect's own dataclass: what its Writer must know, such as whether usage is streamed
 
 

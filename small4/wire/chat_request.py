@@ -102,7 +102,8 @@ def parse_chat(body: bytes | dict[str, Any], form: ChatForm | None = None) -> Ca
         thinking_budget=_thinking_budget(fields, effort),
         stop=stop_of(fields),
     )
-    return call_of(fields, request, ignored, _form(fields, form or ChatForm()))
+    call = call_of(fields, request, ignored, _form(fields, form or ChatForm()))
+    return call if fields.provider is None else replace(call, provider=fields.provider)
 
 
 def call_of(fields: SamplingFields, request: ChatRequest, ignored: Ignored, form: ChatForm) -> Call:

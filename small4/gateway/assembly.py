@@ -1,0 +1,141 @@
+"""All gateways of a server, put together: the routes that can be asked, who decides among them, and their books."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import Any
+
+from small4.catalog.card import Catalog, ModelCard
+from small4.catalog.price import UNKNOWN_PRICES, Prices
+from small4.catalog.route import LOCAL, Route, local_route, routes_of
+from small4.errors import ConfigError
+from small4.gateway.candidates import Chooser, RoutingConfig
+from small4.gateway.explanation import explain
+from small4.gateway.gateway import Gateway, GatewayConfig
+from small4.gateway.health import Health
+from small4.gateway.keys import ProviderKeys
+from small4.gateway.ledger import Ledger
+from small4.gateway.policy import covers
+from small4.gateway.reach import Reach, reach
+from small4.gateway.trail import Trails
+from small4.providers.hosted import SMALL4_CONTEXT, served_model
+from small4.providers.provider import Provider, ServedModel
+
+SMALL4 = "mistral-small-4"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LocalModel:
+    """The model that is loaded on this machine."""
+
+    name: str
+    provider: Provider
+    prices: Prices = UNKNOWN_PRICES  # of the machine; nobody sends a bill
+    is_small4: bool = False  # then it is a route to Small 4; a nano is one to itself alone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutedModel:
+    """A name that callers may ask for, and the gateway to its routes."""
+
+    id: str
+    gateway: Gateway
+    aliases: tuple[str, ...] = ()
+    is_local: bool = False  # it is answered on this machine alone
+
+
+class Assembly:
+    """The gateways of one server; `aclose` in the event loop that they answered in."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        keys: ProviderKeys,
+        ledger: Ledger,
+        *,
+        config: RoutingConfig | None = None,
+        tries: GatewayConfig | None = None,
+        local: LocalModel | None = None,
+    ) -> None:
+        self.health, self.ledger = Health(), ledger
+        self._tries = tries or GatewayConfig()
+        self.trails = Trails(self._tries.max_trails)
+        self._card, self._local = catalog.find(SMALL4), local
+        config = config or RoutingConfig()
+        routes = [route for route in routes_of(self._card, date.today()) if _is_wanted(route, config)]
+        self.reach: Reach = reach(routes, keys)
+        providers: Mapping[str, Provider] = self.reach.providers
+        if local is not None:
+            providers = {**providers, LOCAL: local.provider}
+        self._check(config, providers)
+        routes_on = partial(_routes_on, self._card, local)
+        self._chooser = Chooser(routes_on, providers, self.health, config)
+        self._routes = {route.name: route for route in routes_on(date.today()) if route.name in providers}
+        self.models = tuple(self._models())
+
+    def explain(self, request_id: str, key: str) -> dict[str, Any] | None:
+        """Where a request of this key went, and why; None for another's, and for one that never was."""
+        trail = self.trails.find(request_id, key)
+        return None if trail is None else explain(trail, self.reach.missing)
+
+    async def aclose(self) -> None:
+        """Close the connections to all providers."""
+        for upstream in self.reach.upstreams:
+            await upstream.aclose()
+
+    def _models(self) -> Iterator[RoutedModel]:
+        """What callers may ask for: Small 4 wherever it is, each hosted route by itself, and the model loaded here."""
+        card, local = self._card, self._local
+        to_small4 = [name for name in self._routes if name != LOCAL or (local is not None and local.is_small4)]
+        taken = {card.id, *card.aliases}
+        if to_small4:
+            yield RoutedModel(id=card.id, gateway=self._gateway(card.id, to_small4), aliases=card.aliases)
+        for name, route in self._routes.items():
+            if name != LOCAL and name not in taken:
+                there = f"{name}/{route.address.model_id}"
+                gateway = self._gateway(name, [other for other in self._routes if covers(name, other)])
+                yield RoutedModel(id=name, gateway=gateway, aliases=() if there in taken else (there,))
+        if local is not None:
+            gateway = self._gateway(LOCAL, [LOCAL], local.provider.model)
+            aliases = () if local.name == LOCAL else (LOCAL,)
+            yield RoutedModel(id=local.name, gateway=gateway, aliases=aliases, is_local=True)
+
+    def _gateway(self, name: str, routes: list[str], model: ServedModel | None = None) -> Gateway:
+        contexts = [self._routes[route].context_tokens or SMALL4_CONTEXT for route in routes]
+        return Gateway(
+            model or served_model(name, max(contexts)),
+            self._chooser.among(routes),
+            self.ledger,
+            self.health,
+            self._tries,
+            trails=self.trails,
+        )
+
+    def _check(self, config: RoutingConfig, providers: Mapping[str, Provider]) -> None:
+        known = {address.name for address in self._card.addresses} | {LOCAL}
+        unknown = sorted(name for name in config.routes or () if not any(covers(name, other) for other in known))
+        if unknown:
+            raise ConfigError(f"there is no route {unknown[0][:80]!r}; there are {', '.join(sorted(known))}")
+        if not providers:
+            raise ConfigError(
+                "no route can be asked: keep a provider's key (small4 keys set mistral), or name a model to load"
+            )
+
+
+def _is_wanted(route: Route, config: RoutingConfig) -> bool:
+    return config.routes is None or any(covers(name, route.name) for name in config.routes)
+
+
+def _routes_on(card: ModelCard, local: LocalModel | None, today: date) -> list[Route]:
+    routes = list(routes_of(card, today))
+    if local is not None:
+        model = local.provider.model
+        own = local_route(
+            local.name,
+            prices=local.prices,
+            context_tokens=model.context_length,
+            reads_images="images" in model.abilities,
+        )
+        routes.append(own)
+    return routes
