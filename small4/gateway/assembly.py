@@ -70,7 +70,7 @@ class Assembly:
             providers = {**providers, LOCAL: local.provider}
         self._check(config, providers)
         routes_on = partial(_routes_on, self._card, local)
-        self._chooser = Chooser(routes_on, providers, self.health, config)
+        self.chooser = Chooser(routes_on, providers, self.health, config)
         self._routes = {route.name: route for route in routes_on(date.today()) if route.name in providers}
         self.models = tuple(self._models())
 
@@ -105,7 +105,7 @@ class Assembly:
         contexts = [self._routes[route].context_tokens or SMALL4_CONTEXT for route in routes]
         return Gateway(
             model or served_model(name, max(contexts)),
-            self._chooser.among(routes),
+            self.chooser.among(routes),
             self.ledger,
             self.health,
             self._tries,

@@ -55,7 +55,7 @@ class Chooser:
     ) -> None:
         """`routes_on` tells what is claimed of the routes on a day: prices begin, and claims age."""
         self._routes_on, self._providers, self._today = routes_on, providers, today
-        self._health, self._config = health, config or RoutingConfig()
+        self._health, self.config = health, config or RoutingConfig()
         self._speeds = Speeds(health)
         self._policies: dict[str, Policy] = {}
         self._removed: dict[str, Routing] = {}
@@ -69,7 +69,7 @@ class Chooser:
 
     def _choose(self, names: frozenset[str], request: ChatRequest, caller: Caller, trail: Trail) -> Sequence[Candidate]:
         self._renew()
-        policy, preference = self._policy(caller.name), self._config.preference
+        policy, preference = self._policy(caller.name), self.config.preference
         if caller.wishes is not None:
             policy = policy.narrow(policy_of(caller.wishes))
             preference = preferred(caller.wishes, preference)
@@ -100,10 +100,10 @@ class Chooser:
 
     def _policy(self, key: str) -> Policy:
         if key not in self._policies:
-            own = self._config.by_key.get(key)
+            own = self.config.by_key.get(key)
             if own is None:
-                return self._config.policy
-            self._policies[key] = self._config.policy.narrow(own)
+                return self.config.policy
+            self._policies[key] = self.config.policy.narrow(own)
         return self._policies[key]
 
     def _shared(self, key: str, routing: Routing) -> Routing:

@@ -68,14 +68,9 @@ def create_app(
     status = StatusEndpoints(service)
     batches = _batches(service, endpoints)
     responses, tokens = ResponsesEndpoints(service), TokenEndpoints(service, endpoints)
-<<<<<<< HEAD
-    routes = Routes(table(endpoints, responses, BatchEndpoints(service, endpoints, batches), tokens, status))
-    status.describe(lambda: document(routes.paths, [offer.id for offer in service.models.offers]))
-=======
     others = BatchEndpoints(service, endpoints, batches), tokens, status, RoutedEndpoints(gateway)
     routes = Routes(table(endpoints, responses, *others))
-    status.describe(lambda: document(routes.paths))
->>>>>>> 56bb136 (Join routing and gateway: every request is decided among the routes that have a key)
+    status.describe(lambda: document(routes.paths, [offer.id for offer in service.models.offers]))
     app = Starlette(
         routes=routes.routes,
         middleware=[

@@ -1,14 +1,17 @@
 """Which models are served, and under which names."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from small4.errors import ConfigError, UnknownModelError
 from small4.gateway.policy import split_variant
 from small4.providers.provider import Provider
 from small4.wire.model_entry import ModelEntry
+
+if TYPE_CHECKING:
+    from small4.gateway.assembly import RoutedModel
 
 # The spellings of Small 4 that are published; all mean the same model.
 SMALL4_ALIASES = (
@@ -59,6 +62,22 @@ class Offer:
             has_reasoning="reasoning" in model.abilities,
             default_temperature=model.temperatures.get("none"),
         )
+
+
+def routed_offers(models: "Iterable[RoutedModel]", tokenizer: Tokenizes | None = None) -> list[Offer]:
+    """A gateway's models; the tokenizer is of the one that is loaded here, which comes first."""
+    ordered = sorted(models, key=lambda model: not model.is_local)
+    return [
+        Offer(
+            id=model.id,
+            provider=model.gateway,
+            aliases=model.aliases,
+            tokenizer=tokenizer if model.is_local else None,
+            owner="local" if model.is_local else "gateway",
+            is_routed=True,
+        )
+        for model in ordered
+    ]
 
 
 class Models:
