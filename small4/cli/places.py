@@ -15,8 +15,3 @@ def state_directory() -> Path:
     from platformdirs import user_state_path
 
     return user_state_path("small4", appauthor=False)
-
-
-def ledger_address() -> str:
-    """The file that the gateway books in."""
-    return str(state_directory() / "ledger.db")

@@ -139,7 +139,7 @@ def _is_served_here(catalog: "Catalog", model: str) -> bool:
 
     for running in running_servers():
         try:
-            if catalog.find(running.model).id == model:
+            if running.is_loaded and catalog.find(running.model).id == model:
                 return True
         except UnknownModelError:
             continue

@@ -30,6 +30,7 @@ class Running:
     process_id: int
     model: str
     log: str | None  # None: it writes to its own standard error
+    is_loaded: bool = True  # False: a gateway to hosted routes alone
     started: float = field(default_factory=time.time)  # seconds since 1970
 
     @property

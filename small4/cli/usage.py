@@ -30,16 +30,16 @@ def usage_command(
     ] = None,
     ledger: Annotated[
         str | None,
-        typer.Option("--ledger", metavar="ADDRESS", envvar="SMALL4_LEDGER", help="A path or a URL of PostgreSQL."),
+        typer.Option("--ledger", metavar="ADDRESS", help="A path or a URL of PostgreSQL; left out: the gateway's."),
     ] = None,
 ) -> None:
     """Show what was used and what it cost, summed by key, app, route or day (UTC)."""
     from small4.cli.ink import Ink
-    from small4.cli.places import ledger_address
     from small4.gateway.usage import Filter, UsageRow, read_usage
     from small4.gateway.usage_export import write_csv, write_json
+    from small4.settings import load_settings
 
-    address = ledger or ledger_address()
+    address = load_settings({"ledger": ledger}).ledger
     wanted = Filter(since=_moment(since), key=key, app=app)
     if export is not None:
         _export(address, wanted, export)

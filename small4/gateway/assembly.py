@@ -1,6 +1,6 @@
 """All gateways of a server, put together: the routes that can be asked, who decides among them, and their books."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -10,7 +10,8 @@ from small4.catalog.card import Catalog, ModelCard
 from small4.catalog.price import UNKNOWN_PRICES, Prices
 from small4.catalog.route import LOCAL, Route, local_route, routes_of
 from small4.errors import ConfigError
-from small4.gateway.candidates import Chooser, RoutingConfig
+from small4.gateway.candidates import Chooser
+from small4.gateway.config import RoutingConfig
 from small4.gateway.explanation import explain
 from small4.gateway.gateway import Gateway, GatewayConfig
 from small4.gateway.health import Health
@@ -57,7 +58,9 @@ class Assembly:
         config: RoutingConfig | None = None,
         tries: GatewayConfig | None = None,
         local: LocalModel | None = None,
+        names: Sequence[str] = (),
     ) -> None:
+        """`names` are others for the local model, or for Small 4 where there is none."""
         self.health, self.ledger = Health(), ledger
         self._tries = tries or GatewayConfig()
         self.trails = Trails(self._tries.max_trails)
@@ -72,7 +75,12 @@ class Assembly:
         routes_on = partial(_routes_on, self._card, local)
         self.chooser = Chooser(routes_on, providers, self.health, config)
         self._routes = {route.name: route for route in routes_on(date.today()) if route.name in providers}
-        self.models = tuple(self._models())
+        self.models = tuple(self._models(tuple(names)))
+
+    @property
+    def routes(self) -> Collection[str]:
+        """The names of all routes that can be asked."""
+        return self._routes.keys()
 
     def explain(self, request_id: str, key: str) -> dict[str, Any] | None:
         """Where a request of this key went, and why; None for another's, and for one that never was."""
@@ -84,13 +92,17 @@ class Assembly:
         for upstream in self.reach.upstreams:
             await upstream.aclose()
 
-    def _models(self) -> Iterator[RoutedModel]:
+    def _models(self, names: tuple[str, ...]) -> Iterator[RoutedModel]:
         """What callers may ask for: Small 4 wherever it is, each hosted route by itself, and the model loaded here."""
         card, local = self._card, self._local
         to_small4 = [name for name in self._routes if name != LOCAL or (local is not None and local.is_small4)]
         taken = {card.id, *card.aliases}
         if to_small4:
-            yield RoutedModel(id=card.id, gateway=self._gateway(card.id, to_small4), aliases=card.aliases)
+            yield RoutedModel(
+                id=card.id,
+                gateway=self._gateway(card.id, to_small4),
+                aliases=card.aliases + (names if local is None else ()),
+            )
         for name, route in self._routes.items():
             if name != LOCAL and name not in taken:
                 there = f"{name}/{route.address.model_id}"
@@ -98,8 +110,7 @@ class Assembly:
                 yield RoutedModel(id=name, gateway=gateway, aliases=() if there in taken else (there,))
         if local is not None:
             gateway = self._gateway(LOCAL, [LOCAL], local.provider.model)
-            aliases = () if local.name == LOCAL else (LOCAL,)
-            yield RoutedModel(id=local.name, gateway=gateway, aliases=aliases, is_local=True)
+            yield RoutedModel(id=local.name, gateway=gateway, aliases=(LOCAL, *names), is_local=True)
 
     def _gateway(self, name: str, routes: list[str], model: ServedModel | None = None) -> Gateway:
         contexts = [self._routes[route].context_tokens or SMALL4_CONTEXT for route in routes]

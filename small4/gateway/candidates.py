@@ -10,13 +10,14 @@ Only routes that can be asked are decided about, so that a decision takes a frac
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
 
 from small4.catalog.route import Route
 from small4.chat import ChatRequest
 from small4.gateway.attempt import Candidate
+from small4.gateway.config import RoutingConfig
 from small4.gateway.gateway import Candidates
 from small4.gateway.health import Health, Measurement, Window
 from small4.gateway.needs import needs_of
@@ -30,16 +31,6 @@ from small4.wire.routing_fields import ProviderFields
 WINDOW: Window = "30m"  # by which routes are compared
 KEPT_SECONDS = 2.0  # for which a measurement is believed
 MAX_SHARED = 1000  # keys whose last decision is remembered
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoutingConfig:
-    """What the server holds requests to."""
-
-    routes: frozenset[str] | None = None  # to be used; None: all that can be
-    policy: Policy = field(default_factory=Policy)  # of every caller
-    by_key: Mapping[str, Policy] = field(default_factory=dict)  # by the key's id; narrows the one of every caller
-    preference: Preference = field(default_factory=Preference)  # where a request says nothing of order
 
 
 class Chooser:

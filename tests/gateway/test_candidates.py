@@ -10,7 +10,8 @@ import pytest
 from small4.catalog.route import Posture
 from small4.chat import ChatRequest, Message
 from small4.errors import NoRouteError
-from small4.gateway.candidates import KEPT_SECONDS, Chooser, RoutingConfig, Speeds
+from small4.gateway.candidates import KEPT_SECONDS, Chooser, Speeds
+from small4.gateway.config import RoutingConfig
 from small4.gateway.explanation import explain
 from small4.gateway.health import Health, Outcome
 from small4.gateway.policy import Policy, Preference

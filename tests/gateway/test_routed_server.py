@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from small4.gateway.budgets import Budget
-from small4.gateway.candidates import RoutingConfig
+from small4.gateway.config import RoutingConfig
 from small4.gateway.policy import Policy
 from small4.server.keys import SCOPES
 from tests.gateway.books import check_books, rows_of
