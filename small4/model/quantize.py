@@ -51,19 +51,16 @@ def quantize_head(head: DraftHead, kind: Kind, kernels: Kernels | None = None) -
 
 
 def fuse_model(model: Transformer, kernels: Kernels) -> None:
-    """Bind every layer to the kernel that fuses it, if there is one; the weights must not be replaced afterwards.
-
-    Layers in float32 stay as they are: they are there to be compared.
-    """
+    """Bind every layer to the kernel that fuses it, if there is one; the weights must not be replaced afterwards."""
     output = model.tok_embeddings.weight if model.output is None else model.output.weight
-    if isinstance(output, Tensor) and output.dtype == torch.bfloat16:
+    if isinstance(output, Tensor) and output.dtype in (torch.bfloat16, torch.float32):
         model.few_logits = kernels.linear(output.detach())
     fused: list[FusedLayer] = []
     for block in model.layers:
         assert isinstance(block, Block)
-        experts, is_wide = block.experts, block.attention_norm.weight.dtype == torch.float32
-        if block.moe is None or (is_wide and not isinstance(experts, PackedExperts)):
+        if block.moe is None:
             continue
+        experts = block.experts
         assert isinstance(experts, Experts | PackedExperts)
         norms = block.attention_norm.weight, block.ffn_norm.weight
         shared = None if block.shared_experts is None else plain_shared(block.shared_experts)

@@ -12,9 +12,8 @@ from small4.kernels.cpu.build import BuildError, find_or_build
 from small4.kernels.cpu.native import NativeKernels
 from small4.kernels.quantized import Kind
 from small4.model.attention import Form
-from small4.model.fused import FusedStack, fuse
-from small4.model.moe import Experts
-from small4.model.quantize import fuse_model, plain_shared, quantize_model
+from small4.model.fused import FusedStack
+from small4.model.quantize import fuse_model, quantize_model
 from small4.model.transformer import Transformer
 from small4.train.optim import initialise
 from small4.train.presets import preset
@@ -39,14 +38,11 @@ def tiny_model() -> Transformer:
 
 
 def fuse_everything(model: Transformer, kernels: NativeKernels) -> None:
-    """As `fuse_model`, float32 too."""
+    """As `fuse_model`, for any number of tokens."""
+    fuse_model(model, kernels)
     for block in model.layers:
-        shared = plain_shared(block.shared_experts) if isinstance(block.experts, Experts) else None
-        norms = block.attention_norm.weight, block.ffn_norm.weight
-        block.fused = fuse(block.layer, block.attention, norms, block.gate, block.experts, shared, kernels)
         assert block.fused is not None
-        block.fused.is_packed = True  # any number of tokens
-    model.fused = FusedStack([block.fused for block in model.layers], model.norm.weight)
+        block.fused.is_packed = True
 
 
 @torch.inference_mode()
@@ -150,12 +146,6 @@ def test_bf16_layers_are_fused_for_few_tokens_only(kernels: NativeKernels) -> No
     plain = tiny_model().to(torch.bfloat16)
     found, wanted = (hidden(m, [20, 1, 2], None, kernels).float() for m in (model, plain))
     assert float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt()) < 0.05
-
-
-def test_float32_layers_stay_as_they_are(kernels: NativeKernels) -> None:
-    model = tiny_model()
-    fuse_model(model, kernels)
-    assert all(block.fused is None for block in model.layers)
 
 
 def test_training_and_observers_see_the_plain_block(kernels: NativeKernels) -> None:
