@@ -141,12 +141,7 @@ def _is_wanted(route: Route, config: RoutingConfig) -> bool:
 def _routes_on(card: ModelCard, local: LocalModel | None, today: date) -> list[Route]:
     routes = list(routes_of(card, today))
     if local is not None:
-        model = local.provider.model
-        own = local_route(
-            local.name,
-            prices=local.prices,
-            context_tokens=model.context_length,
-            reads_images="images" in model.abilities,
-        )
-        routes.append(own)
+        # Its context is left out: the engine counts a prompt exactly, and routing only about.
+        has_eyes = "images" in local.provider.model.abilities
+        routes.append(local_route(local.name, prices=local.prices, reads_images=has_eyes))
     return routes

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from small4.catalog.route import Route
-from small4.errors import NoRouteError
+from small4.errors import ContextLengthError, NoRouteError
 from small4.gateway.health import Measurement
 from small4.gateway.needs import Needs
 from small4.gateway.policy import Policy, Preference, covers
@@ -49,10 +49,12 @@ class Routing:
     removed: tuple[Removed, ...]
 
     def required(self) -> tuple[Candidate, ...]:
-        """The candidates; an error that names what removed each route if there is none."""
-        if not self.candidates:
-            raise NoRouteError(_told(self.removed))
-        return self.candidates
+        """The candidates; an error that names what removed each route if there is none, or that the request is long."""
+        if self.candidates:
+            return self.candidates
+        if self.removed and all(reason.rule == "context" for one in self.removed for reason in one.reasons):
+            raise ContextLengthError(_told(self.removed))
+        raise NoRouteError(_told(self.removed))
 
 
 def route_request(
@@ -122,11 +124,13 @@ def _without_fallbacks(ordered: list[Candidate], preference: Preference) -> list
 
 
 def _told(removed: tuple[Removed, ...]) -> str:
-    """Which rule removed how many, and an example of each."""
+    """Which rule removed how many, and what each found at the first routes."""
     if not removed:
         return "there is no route to this model; add a provider's key, or load the model on this machine"
     counts = Counter(reason.rule for one in removed for reason in one.reasons)
-    examples = [f"{one.route.name}: {one.reasons[0].text}" for one in removed[:SHOWN_ROUTES]]
+    examples = [
+        f"{one.route.name}: {', '.join(reason.text for reason in one.reasons)}" for one in removed[:SHOWN_ROUTES]
+    ]
     more = f"; and {len(removed) - SHOWN_ROUTES} more" if len(removed) > SHOWN_ROUTES else ""
     rules = ", ".join(f"{rule} ({number})" for rule, number in counts.most_common())
     return f"no route is left of {len(removed)}: {rules} removed them. {'; '.join(examples)}{more}. Loosen one of these"

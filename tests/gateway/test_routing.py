@@ -6,10 +6,10 @@ import pytest
 
 from small4.catalog.route import Posture, local_route
 from small4.chat import ChatRequest, ImagePart, JsonSchema, Message, Regex, Sampling, Tool
-from small4.errors import FieldError, NoRouteError
+from small4.errors import ContextLengthError, FieldError, NoRouteError
 from small4.gateway.health import Measurement
 from small4.gateway.needs import Needs, needs_of
-from small4.gateway.policy import Policy, policy_from, policy_of, preference_of, split_variant
+from small4.gateway.policy import Policy, Preference, policy_from, policy_of, preference_of, split_variant
 from small4.gateway.rolling import Percentiles
 from small4.gateway.routing import route_request
 from small4.wire.problem import problem_of
@@ -265,3 +265,12 @@ def test_needs_tell_what_a_chat_request_uses() -> None:
     plain = needs_of(ChatRequest(messages=(Message("user", "hi"),), sampling=Sampling(temperature=0.1)), 5)
     assert plain.parameters == plain.abilities == frozenset()
     assert needs_of(ChatRequest(messages=(), response_format=Regex("a")), 5).abilities == {"grammar"}
+
+
+def test_request_that_is_too_long_for_every_route_is_told_as_that() -> None:
+    routes = [route("a", context_tokens=1000), route("b", context_tokens=2000)]
+    needs = Needs(prompt_tokens=1900, max_tokens=200)
+    with pytest.raises(ContextLengthError, match="its context is 2000 tokens, and the request needs 2100"):
+        route_request(routes, Policy(), Preference(), needs).required()
+    with pytest.raises(NoRouteError, match="ignore"):
+        route_request(routes, Policy(ignore=frozenset({"b"})), Preference(), needs).required()
