@@ -96,8 +96,7 @@ def sample_brackets(source: Source, size: int) -> Problem:
     """Whether every bracket is closed by its own kind, in order; `size` is even."""
     text = _balanced(source, size)
     if source.chance(0.5):
-        place = source.number(0, size - 1)
-        text = text[:place] + source.choice("()[]{}") + text[place + 1 :]
+        text = _disturbed(source, text)
     lines, is_balanced = _check_brackets(text)
     question = source.wording(_OPEN, _BALANCED, (": {l}", "? {l}", "? {l} ")).format(l=_text(text)).strip()
     return Problem(
@@ -120,6 +119,17 @@ def _balanced(source: Source, size: int) -> str:
             opened = source.choice("([{")
             text, stack = text + opened, stack + opened
     return text
+
+
+def _disturbed(source: Source, text: str) -> str:
+    """Two brackets change places, or one is replaced: counting alone does not tell the first."""
+    brackets = list(text)
+    first, second = source.rng.sample(range(len(text)), 2)
+    if source.chance(0.7):
+        brackets[first], brackets[second] = brackets[second], brackets[first]
+    else:
+        brackets[first] = source.choice("()[]{}")
+    return "".join(brackets)
 
 
 def _check_brackets(text: str) -> tuple[list[str], bool]:
