@@ -2,11 +2,11 @@
 
 Muon moves a matrix by its momentum made orthogonal: five Newton-Schulz rounds of X <- aX + (bA + cA^2)X, A = X X^T,
 drive all singular values towards one; scaled by 0.2 sqrt(max(rows, columns)) the step is as large as AdamW's
-(arXiv 2502.16982). Expert stacks [E, rows, columns] are orthogonalised per expert. Embeddings, gates and norms stay
-with AdamW.
+(arXiv 2502.16982). Expert stacks [E, rows, columns] are orthogonalised per expert. Embeddings, gates, norms and the
+image path stay with AdamW.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from small4.errors import ConfigError
 from small4.train.presets import OptimConfig
 
+TOWER = ("vision_encoder", "patch_merger", "pre_mm_projector_norm", "vision_language_adapter")
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 
 
@@ -56,15 +57,19 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
     if config.name not in ("adamw", "muon"):
         raise ConfigError(f"unknown optimiser {config.name!r}; there are adamw and muon")
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    tower = {id(p) for name, p in named if name.startswith(TOWER)}
     vectors = [p for _, p in named if p.ndim < 2]
     matrices = [p for _, p in named if p.ndim >= 2]
     muon: list[Tensor] = []
     if config.name == "muon":
-        outer = ("tok_embeddings", "output", "gate.weight", "patch_conv")
+        outer = ("tok_embeddings", "output", "gate.weight", *TOWER)
         muon = [p for name, p in named if p.ndim >= 2 and not any(part in name for part in outer)]
         matrices = [p for p in matrices if not any(p is m for m in muon)]
     adamw = torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}],
+        [
+            *_by_rate(matrices, tower, config, {"weight_decay": config.weight_decay}),
+            *_by_rate(vectors, tower, config, {"weight_decay": 0.0}),
+        ],
         lr=config.learning_rate,
         betas=config.betas,
         fused=True,
@@ -76,6 +81,18 @@ def make_optimizers(model: nn.Module, config: OptimConfig) -> list[torch.optim.O
         for group in optimizer.param_groups:
             group["peak"] = group["lr"]
     return optimizers
+
+
+def _by_rate(
+    parameters: Sequence[Tensor], tower: set[int], config: OptimConfig, settings: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """A group for the text, and one for the image path where there is one."""
+    text = [parameter for parameter in parameters if id(parameter) not in tower]
+    seeing = [parameter for parameter in parameters if id(parameter) in tower]
+    groups: list[dict[str, Any]] = [{"params": text, **settings}]
+    if seeing:
+        groups.append({"params": seeing, "lr": config.learning_rate * config.tower_share, **settings})
+    return groups
 
 
 def rate_share(config: OptimConfig, step: int, steps: int) -> float:

@@ -18,6 +18,7 @@ class OptimConfig:
     name: str = "adamw"  # or "muon": matrices by orthogonalised momentum, the rest by AdamW
     learning_rate: float = 2e-3
     muon_learning_rate: float = 0.02
+    tower_share: float = 0.25  # of the learning rate, for the image path: at all of it the rows of an image become one
     betas: tuple[float, float] = (0.9, 0.95)
     weight_decay: float = 0.1  # on matrices only
     clip_norm: float = 1.0

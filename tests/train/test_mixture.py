@@ -17,7 +17,7 @@ from small4.train.data import Feed, training_tokenizer
 from small4.train.loop import train
 from small4.train.loss import compute_loss
 from small4.train.mixture import SHORT_SKILLS, WHOLE, Group, Mixture
-from small4.train.optim import initialise
+from small4.train.optim import initialise, make_optimizers
 from small4.train.presets import preset
 from small4.train.tasks.problem import is_held_out
 from small4.train.tasks.skills import sample
@@ -145,6 +145,17 @@ def test_the_loss_reaches_the_tower_and_the_projector(feed: Feed) -> None:
     still = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert still == []
     assert any(name.startswith("vision_encoder") for name, _ in model.named_parameters())
+
+
+def test_the_image_path_learns_at_a_quarter_of_the_rate() -> None:
+    model = Transformer(CONFIG.model)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    (adamw,) = make_optimizers(model, CONFIG.optim)
+    rates = {names[id(p)]: group["peak"] for group in adamw.param_groups for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    for name, rate in rates.items():
+        share = 0.25 if name.startswith(("vision", "patch_merger", "pre_mm")) else 1.0
+        assert rate == share * CONFIG.optim.learning_rate, name
 
 
 def test_an_image_changes_what_is_learned(feed: Feed) -> None:

@@ -9,18 +9,18 @@ Language = Literal["en", "fr", "de", "es", "it"]
 LANGUAGES: tuple[Language, ...] = ("en", "fr", "de", "es", "it")
 
 OPENERS: dict[Language, tuple[str, ...]] = {
-    "en": ("", "Hi, ", "One question: ", "Tell me: "),
-    "fr": ("", "Salut, ", "Une question : ", "Dis-moi : "),
-    "de": ("", "Hallo, ", "Eine Frage: ", "Sag mir: "),
-    "es": ("", "Hola, ", "Una pregunta: ", "Dime: "),
-    "it": ("", "Ciao, ", "Una domanda: ", "Dimmi: "),
+    "en": ("", "Hi, ", "One question: ", "Tell me: ", "Please, ", "Hey nano, ", "I wonder: ", "Question: "),
+    "fr": ("", "Salut, ", "Une question : ", "Dis-moi : ", "Bonjour, ", "Dis, ", "Je me demande : ", "Question : "),
+    "de": ("", "Hallo, ", "Eine Frage: ", "Sag mir: ", "Guten Tag, ", "Du, ", "Ich frage mich: ", "Frage: "),
+    "es": ("", "Hola, ", "Una pregunta: ", "Dime: ", "Buenas, ", "Oye, ", "Me pregunto: ", "Pregunta: "),
+    "it": ("", "Ciao, ", "Una domanda: ", "Dimmi: ", "Salve, ", "Senti, ", "Mi chiedo: ", "Domanda: "),
 }
 ENDINGS: dict[Language, tuple[str, ...]] = {
-    "en": ("", " Thanks.", " Please be brief."),
-    "fr": ("", " Merci.", " En bref, stp."),
-    "de": ("", " Danke.", " Kurz bitte."),
-    "es": ("", " Gracias.", " En breve."),
-    "it": ("", " Grazie.", " In breve."),
+    "en": ("", " Thanks.", " Please be brief.", " I am new here.", " Short answer please.", " Just asking."),
+    "fr": ("", " Merci.", " En bref, stp.", " Je suis nouveau ici.", " Une courte réponse.", " Juste pour savoir."),
+    "de": ("", " Danke.", " Kurz bitte.", " Ich bin neu hier.", " Eine kurze Antwort.", " Nur so gefragt."),
+    "es": ("", " Gracias.", " En breve.", " Soy nuevo aquí.", " Una respuesta corta.", " Solo pregunto."),
+    "it": ("", " Grazie.", " In breve.", " Sono nuovo qui.", " Una risposta corta.", " Solo per sapere."),
 }
 
 PLAIN_INTENTS = ("hello", "thanks", "bye")  # said without an opener or an ending
