@@ -106,7 +106,7 @@ EVENTS = st.one_of(
 )
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(events=st.lists(EVENTS, max_size=60))
 def test_whatever_happens_one_probe_at_a_time_and_no_pause_cut_short(events: list[tuple]) -> None:
     watch = Watch()
@@ -144,7 +144,7 @@ def test_dead_upstream_gets_little_and_is_found_again_in_ten_seconds() -> None:
     assert all(later - earlier >= 1 for earlier, later in pairwise(probes))
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(
     events=st.lists(st.tuples(st.floats(0, 0.7), st.booleans()), max_size=200),
     share=st.sampled_from([0.0, 0.2, 0.5]),

@@ -227,7 +227,9 @@ def lock_out(url: str):
     return connection
 
 
-@pytest.mark.parametrize("patience_seconds", [0.2, 0.6])  # shorter and longer than one try of SQLite's
+@pytest.mark.parametrize(
+    "patience_seconds", [0.2, pytest.param(0.6, marks=pytest.mark.slow)]
+)  # shorter, longer than one try of SQLite's
 def test_locked_ledger_refuses_to_begin_and_keeps_what_ended(tmp_path: Path, patience_seconds: float) -> None:
     url = str(tmp_path / "ledger.db")
     config = LedgerConfig(url=url, writer=WriterConfig(patience_seconds=patience_seconds, retry_seconds=0.02))

@@ -83,7 +83,7 @@ RELEASED = st.builds(lambda number: Release(f"req_{number}"), NUMBERS)
 PAGES = st.lists(st.lists(BEGUN | SETTLED | RELEASED, min_size=1, max_size=12), max_size=5)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pages=PAGES)
 def test_pages_are_booked_as_their_entries_would_be_one_by_one(database: Database, pages: list[list[Entry]]) -> None:
     compare_with_plain(database, pages)
