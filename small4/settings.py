@@ -48,6 +48,7 @@ class Settings:
     model: str | None = None  # to load; None: nobody said
     has_gateway: bool = False
     ledger: str = ""  # a path or a URL
+    books_ends_first: bool = True  # see `GatewayConfig`
     routing: RoutingConfig = field(default_factory=RoutingConfig)
     budgets: tuple[Budget, ...] = ()
     local_cost: Mapping[str, Decimal] = field(default_factory=dict)  # what this machine draws, cost and does
@@ -138,6 +139,14 @@ _SOURCES = {
         kind="true or false",
         default=lambda tables: any(name in tables for name in ASKS_FOR_GATEWAY),
     ),
+    "books_ends_first": _Source(
+        flag="books_ends_first",
+        variable="SMALL4_BOOKS_ENDS_FIRST",
+        table="gateway",
+        key="books_ends_first",
+        read=_truth,
+        kind="true or false",
+    ),
     "ledger": _Source(
         flag="ledger",
         variable="SMALL4_LEDGER",
@@ -174,7 +183,7 @@ def _check_tables(tables: Table, file: Path | None) -> None:
         if not isinstance(tables.get(name, kind()), kind):
             raise ConfigError(f"{file}: {name} is written [{'[budgets]' if kind is list else name}]")
     _check_keys(tables.get("serve", {}), ("host", "port", "model", "gateway"), file, "serve")
-    _check_keys(tables.get("gateway", {}), ("ledger", "routes", "sort"), file, "gateway")
+    _check_keys(tables.get("gateway", {}), ("ledger", "routes", "sort", "books_ends_first"), file, "gateway")
     _check_keys(tables.get("local", {}), LOCAL_COST, file, "local")
     for table in tables.get("budgets", ()):
         _check_keys(table, ("scope", "dollars", "period", "name"), file, "budgets")
@@ -195,7 +204,7 @@ def _routing(tables: Table, file: Path | None) -> RoutingConfig:
     if routes is not None and not (isinstance(routes, list) and all(isinstance(name, str) for name in routes)):
         raise ConfigError(f"{file}: gateway.routes is a list of names, as `small4 routes` shows them")
     return RoutingConfig(
-        routes=None if routes is None else frozenset(name.lower() for name in routes),
+        routes=None if routes is None else frozenset(routes),
         policy=_policy(tables.get("policy", {}), "policy", file),
         by_key={key: _policy(table, f"policies.{key[:80]}", file) for key, table in tables.get("policies", {}).items()},
         preference=_told(lambda: preference_of(parse_provider({"sort": _plain(gateway.get("sort"))}, "gateway")), file),

@@ -82,7 +82,7 @@ def test_every_key_of_the_file_arrives(settle) -> None:
     settings = settle(FULL)
     assert (settings.host, settings.port, settings.model, settings.has_gateway) == ("0.0.0.0", 5000, "nano", True)
     assert settings.ledger == "postgresql+pg8000://small4@db/ledger"
-    assert settings.routing.routes == {"mistral", "openrouter/venice"}
+    assert settings.routing.routes == {"mistral", "OpenRouter/venice"}
     assert settings.routing.preference.weights == {"price": 2.0, "latency": 0.5}
     cap = PriceCap(prompt=Decimal("0.2"), completion=Decimal("0.8"))
     assert settings.routing.policy == Policy(regions=frozenset({"EU"}), no_training=True, max_price=cap)
@@ -91,6 +91,8 @@ def test_every_key_of_the_file_arrives(settle) -> None:
         Budget(scope="key", dollars=Decimal("2.50")),
         Budget(scope="all", dollars=Decimal(100), period="month"),
     )
+    assert settings.books_ends_first
+    assert not settle("[gateway]\nbooks_ends_first = false\n").books_ends_first
     assert LocalCost(**settings.local_cost).usd_per_hour == Decimal("0.093")
 
 

@@ -21,6 +21,7 @@ def opened_gateway(
     """The gateway that the settings ask for, with its ledger open for as long as the block lasts."""
     from small4.cli.catalog import MODEL, known_catalog
     from small4.gateway.assembly import Assembly
+    from small4.gateway.gateway import GatewayConfig
     from small4.gateway.keys import ProviderKeys
     from small4.gateway.ledger import Ledger, LedgerConfig
 
@@ -28,7 +29,13 @@ def opened_gateway(
     local = None if speaker is None else _local(speaker, settings)
     with Ledger(LedgerConfig(url=settings.ledger, budgets=settings.budgets)) as ledger:
         yield Assembly(
-            known_catalog(MODEL), ProviderKeys.of_user(), ledger, config=settings.routing, local=local, names=names
+            known_catalog(MODEL),
+            ProviderKeys.of_user(),
+            ledger,
+            config=settings.routing,
+            tries=GatewayConfig(books_ends_first=settings.books_ends_first),
+            local=local,
+            names=names,
         )
 
 

@@ -3,10 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import partial
 from typing import Any
 
-from small4.catalog.card import Catalog, ModelCard
+from small4.catalog.card import Catalog
 from small4.catalog.price import UNKNOWN_PRICES, Prices
 from small4.catalog.route import LOCAL, Route, local_route, routes_of
 from small4.errors import ConfigError
@@ -16,14 +15,13 @@ from small4.gateway.explanation import explain
 from small4.gateway.gateway import Gateway, GatewayConfig
 from small4.gateway.health import Health
 from small4.gateway.keys import ProviderKeys
+from small4.gateway.known import SMALL4
 from small4.gateway.ledger import Ledger
 from small4.gateway.policy import covers
-from small4.gateway.reach import Reach, reach
+from small4.gateway.reach import Reach, named_route, reach
 from small4.gateway.trail import Trails
 from small4.providers.hosted import SMALL4_CONTEXT, served_model
 from small4.providers.provider import Provider, ServedModel
-
-SMALL4 = "mistral-small-4"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +64,18 @@ class Assembly:
         self.trails = Trails(self._tries.max_trails)
         self._card, self._local = catalog.find(SMALL4), local
         config = config or RoutingConfig()
-        routes = [route for route in routes_of(self._card, date.today()) if _is_wanted(route, config)]
+        self._others = tuple(self._named(config, keys))
+        routes = [route for route in (*routes_of(self._card, date.today()), *self._others) if _is_wanted(route, config)]
         self.reach: Reach = reach(routes, keys)
         providers: Mapping[str, Provider] = self.reach.providers
         if local is not None:
             providers = {**providers, LOCAL: local.provider}
-        self._check(config, providers)
-        routes_on = partial(_routes_on, self._card, local)
-        self.chooser = Chooser(routes_on, providers, self.health, config)
-        self._routes = {route.name: route for route in routes_on(date.today()) if route.name in providers}
+        if not providers:
+            raise ConfigError(
+                "no route can be asked: keep a provider's key (small4 keys set mistral), or name a model to load"
+            )
+        self.chooser = Chooser(self._routes_on, providers, self.health, config)
+        self._routes = {route.name: route for route in self._routes_on(date.today()) if route.name in providers}
         self.models = tuple(self._models(tuple(names)))
 
     @property
@@ -95,7 +96,12 @@ class Assembly:
     def _models(self, names: tuple[str, ...]) -> Iterator[RoutedModel]:
         """What callers may ask for: Small 4 wherever it is, each hosted route by itself, and the model loaded here."""
         card, local = self._card, self._local
-        to_small4 = [name for name in self._routes if name != LOCAL or (local is not None and local.is_small4)]
+        is_small4_here = local is not None and local.is_small4
+        to_small4 = [
+            name
+            for name, route in self._routes.items()
+            if (is_small4_here if route.is_local else route.model == card.id)
+        ]
         taken = {card.id, *card.aliases}
         if to_small4:
             yield RoutedModel(
@@ -105,9 +111,9 @@ class Assembly:
             )
         for name, route in self._routes.items():
             if name != LOCAL and name not in taken:
-                there = f"{name}/{route.address.model_id}"
+                there = f"{route.address.provider if route in self._others else name}/{route.address.model_id}"
                 gateway = self._gateway(name, [other for other in self._routes if covers(name, other)])
-                yield RoutedModel(id=name, gateway=gateway, aliases=() if there in taken else (there,))
+                yield RoutedModel(id=name, gateway=gateway, aliases=() if there in (*taken, name) else (there,))
         if local is not None:
             gateway = self._gateway(LOCAL, [LOCAL], local.provider.model)
             yield RoutedModel(id=local.name, gateway=gateway, aliases=(LOCAL, *names), is_local=True)
@@ -123,25 +129,28 @@ class Assembly:
             trails=self.trails,
         )
 
-    def _check(self, config: RoutingConfig, providers: Mapping[str, Provider]) -> None:
+    def _named(self, config: RoutingConfig, keys: ProviderKeys) -> Iterator[Route]:
+        """The routes of the settings that the catalogue does not have; raises for what means none."""
         known = {address.name for address in self._card.addresses} | {LOCAL}
-        unknown = sorted(name for name in config.routes or () if not any(covers(name, other) for other in known))
-        if unknown:
-            raise ConfigError(f"there is no route {unknown[0][:80]!r}; there are {', '.join(sorted(known))}")
-        if not providers:
-            raise ConfigError(
-                "no route can be asked: keep a provider's key (small4 keys set mistral), or name a model to load"
-            )
+        for name in sorted(config.routes or ()):
+            if any(covers(name.lower(), other) for other in known):
+                continue
+            route = named_route(name, keys)
+            if route is None:
+                raise ConfigError(
+                    f"there is no route {name[:80]!r}; there are {', '.join(sorted(known))}, "
+                    f"and PROVIDER/MODEL of any provider that a key was set for"
+                )
+            yield route
+
+    def _routes_on(self, today: date) -> list[Route]:
+        routes, local = [*routes_of(self._card, today), *self._others], self._local
+        if local is not None:
+            # Its context is left out: the engine counts a prompt exactly, and routing only about.
+            has_eyes = "images" in local.provider.model.abilities
+            routes.append(local_route(local.name, prices=local.prices, reads_images=has_eyes))
+        return routes
 
 
 def _is_wanted(route: Route, config: RoutingConfig) -> bool:
-    return config.routes is None or any(covers(name, route.name) for name in config.routes)
-
-
-def _routes_on(card: ModelCard, local: LocalModel | None, today: date) -> list[Route]:
-    routes = list(routes_of(card, today))
-    if local is not None:
-        # Its context is left out: the engine counts a prompt exactly, and routing only about.
-        has_eyes = "images" in local.provider.model.abilities
-        routes.append(local_route(local.name, prices=local.prices, reads_images=has_eyes))
-    return routes
+    return config.routes is None or any(covers(name.lower(), route.name) for name in config.routes)

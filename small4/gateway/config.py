@@ -10,7 +10,7 @@ from small4.gateway.policy import Policy, Preference
 class RoutingConfig:
     """What the server holds requests to."""
 
-    routes: frozenset[str] | None = None  # to be used; None: all that can be
+    routes: frozenset[str] | None = None  # to be used, and models of other providers; None: all that the catalogue has
     policy: Policy = field(default_factory=Policy)  # of every caller
     by_key: Mapping[str, Policy] = field(default_factory=dict)  # by the key's id; narrows the one of every caller
     preference: Preference = field(default_factory=Preference)  # where a request says nothing of order

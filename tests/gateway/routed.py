@@ -1,7 +1,7 @@
 """A whole server in this event loop, in front of providers that are real HTTP servers: routes of an own catalogue."""
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from small4.gateway.assembly import Assembly
 from small4.gateway.gateway import GatewayConfig
 from small4.gateway.keys import ProviderKeys
 from small4.gateway.ledger import Ledger, LedgerConfig
+from small4.providers.endpoint import endpoint_at
 from small4.server.models import routed_offers
 from tests.providers.dialects import TEXT, sent
 from tests.providers.fault_server import FaultServer, Script, stream, whole
@@ -62,26 +63,24 @@ class Standing:
 
 @asynccontextmanager
 async def standing(
-    directory: Path, *routes: Made, budgets: Sequence[Any] = (), **options: Any
+    directory: Path, *routes: Made, budgets: Sequence[Any] = (), kept: Sequence[Made] = (), **options: Any
 ) -> AsyncIterator[Standing]:
-    """All of it, for as long as the block lasts; `options` are the assembly's."""
-    own = directory / "catalog"
+    """All of it, for as long as the block lasts; of `kept` nothing is claimed. `options` are the assembly's."""
+    own, url = directory / "catalog", str(directory / "ledger.db")
     own.mkdir()
-    providers: dict[str, FaultServer] = {}
-    for made in routes:
-        server = await FaultServer(made.script).__aenter__()
-        providers[made.name] = server
-        (own / f"{made.name}.toml").write_text(made.toml(server.url))
-    catalog, environment = load_catalog(own), {made.variable: made.key for made in routes}
-    keys = ProviderKeys(directory / "state", environment, catalog=catalog)
-    url = str(directory / "ledger.db")
-    with Ledger(LedgerConfig(url=url, budgets=tuple(budgets))) as ledger:
-        options = {"tries": GatewayConfig(retry_seconds=0.01, max_retries=0), **options}
-        assembly = Assembly(catalog, keys, ledger, **options)
+    async with AsyncExitStack() as leaving:
+        providers = {
+            made.name: await leaving.enter_async_context(FaultServer(made.script)) for made in (*routes, *kept)
+        }
+        for made in routes:
+            (own / f"{made.name}.toml").write_text(made.toml(providers[made.name].url))
+        catalog, environment = load_catalog(own), {made.variable: made.key for made in routes}
+        keys = ProviderKeys(directory / "state", environment, catalog=catalog)
+        for made in kept:
+            keys.set(endpoint_at(providers[made.name].url, name=made.name), made.key)
+        ledger = leaving.enter_context(Ledger(LedgerConfig(url=url, budgets=tuple(budgets))))
+        tries = GatewayConfig(retry_seconds=0.01, max_retries=0)
+        assembly = Assembly(catalog, keys, ledger, **{"tries": tries, **options})
+        leaving.push_async_callback(assembly.aclose)
         served = Served(directory / "state", offers=routed_offers(assembly.models), gateway=assembly)
-        try:
-            yield Standing(served, assembly, ledger, url, providers)
-        finally:
-            await assembly.aclose()
-            for server in providers.values():
-                await server.__aexit__()
+        yield Standing(served, assembly, ledger, url, providers)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from small4.errors import ConfigError
 from small4.gateway.budgets import Budget
 from small4.gateway.config import RoutingConfig
 from small4.gateway.policy import Policy
@@ -156,6 +157,38 @@ def test_model_ids_name_routes(tmp_path: Path, name: str, route: str) -> None:
         assert (await chat(it, model=name)).headers["x-small4-route"] == route
 
     run(tmp_path, Made("cheap", says=CHEAP), Made("eu", says=EU), check=check)
+
+
+def test_any_model_of_a_provider_with_a_key_is_a_route_of_unknown_price(tmp_path: Path) -> None:
+    async def check(it: Standing) -> None:
+        for name in ("lab/Some-Model", "lab/some-model"):
+            reply = await chat(it, model=name)
+            assert (reply.status, reply.headers["x-small4-route"]) == (200, "lab/some-model")
+        assert it.providers["lab"].asked[0].json["model"] == "Some-Model"
+        assert it.providers["lab"].asked[0].headers["authorization"] == f"Bearer {Made('lab').key}"
+        assert [row.cost for row in rows_of(it.url)] == [None, None]
+        assert (await chat(it)).status == 404  # it is no Small 4
+        it.ledger.set_budgets([Budget(scope="all", dollars=Decimal(1))])
+        refused = await chat(it, model="lab/Some-Model")
+        assert refused.status == 403
+        assert len(it.providers["lab"].asked) == 2
+
+    config = RoutingConfig(routes=frozenset({"lab/Some-Model"}))
+    run(tmp_path, Made("sound"), kept=[Made("lab")], check=check, config=config)
+
+
+def test_model_of_a_provider_that_is_small_4_joins_its_routes(tmp_path: Path) -> None:
+    async def check(it: Standing) -> None:
+        assert (await chat(it)).headers["x-small4-route"] == "lab/mistral-small-2603"
+        assert (await chat(it, model="mistral-small-4")).status == 200
+
+    config = RoutingConfig(routes=frozenset({"lab/mistral-small-2603"}))
+    run(tmp_path, kept=[Made("lab")], check=check, config=config)
+
+
+def test_route_that_nothing_knows_is_an_error_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no route 'nowhere'"):
+        run(tmp_path, Made("sound"), check=chat, config=RoutingConfig(routes=frozenset({"nowhere"})))
 
 
 def test_streams_name_their_route_and_models_are_listed(tmp_path: Path) -> None:
