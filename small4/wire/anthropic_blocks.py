@@ -217,3 +217,4 @@ class Body(Struct):
     output_config: OutputConfig | None = None
     output_format: SchemaFormat | None = None  # the earlier place of `output_config.format`
     metadata: Metadata | None = None
+    provider: Any = None

@@ -63,6 +63,7 @@ def parse_count_request(body: bytes | dict[str, Any], signer: Signer) -> Call:
     parsed = convert(fields, blocks.Body)
     ignored = Ignored()
     ignored.unknown_within(fields, parsed)
+    ignored.set(parsed, ("provider",))
     tools = _tools(parsed, ignored)
     effort = _effort(parsed, ignored)
     user_id = None if parsed.metadata is None else parsed.metadata.user_id
@@ -87,6 +88,7 @@ def parse_count_request(body: bytes | dict[str, Any], signer: Signer) -> Call:
         has_temperature=parsed.temperature is not None,
         ignored=ignored.paths,
         metadata=metadata,
+        provider=parsed.provider,
         form=MessagesForm(shows_thoughts=_shows_thoughts(parsed)),
     )
 

@@ -209,6 +209,7 @@ class SamplingFields(Struct, kw_only=True):
     logit_bias: dict[str, float] | None = None
     ignore_eos: bool | None = None
     metadata: dict[str, str] | None = None
+    provider: Any = None
 
 
 class ChatFields(SamplingFields, kw_only=True):
@@ -253,4 +254,3 @@ class ChatFields(SamplingFields, kw_only=True):
     prompt_cache_options: Any = None
     prompt_cache_retention: Any = None
     models: Any = None
-    provider: Any = None

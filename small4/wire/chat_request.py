@@ -102,8 +102,7 @@ def parse_chat(body: bytes | dict[str, Any], form: ChatForm | None = None) -> Ca
         thinking_budget=_thinking_budget(fields, effort),
         stop=stop_of(fields),
     )
-    call = call_of(fields, request, ignored, _form(fields, form or ChatForm()))
-    return call if fields.provider is None else replace(call, provider=fields.provider)
+    return call_of(fields, request, ignored, _form(fields, form or ChatForm()))
 
 
 def call_of(fields: SamplingFields, request: ChatRequest, ignored: Ignored, form: ChatForm) -> Call:
@@ -116,6 +115,7 @@ def call_of(fields: SamplingFields, request: ChatRequest, ignored: Ignored, form
         has_temperature=fields.temperature is not None,
         ignored=ignored.paths,
         metadata=fields.metadata or {},
+        provider=fields.provider,
         form=form,
     )
 

@@ -18,7 +18,16 @@ from small4.wire.limits import (
 )
 
 # Their values are the caller's own JSON, whose names are nobody else's.
-_FREE = ("args", "response", "parameters", "parametersJsonSchema", "responseSchema", "responseJsonSchema", "labels")
+_FREE = (
+    "args",
+    "response",
+    "parameters",
+    "parametersJsonSchema",
+    "responseSchema",
+    "responseJsonSchema",
+    "labels",
+    "provider",
+)
 
 
 def spelled(fields: dict[str, Any]) -> dict[str, Any]:
@@ -167,3 +176,4 @@ class Body(Struct, rename="camel"):
     generation_config: GenerationConfig | None = None
     cached_content: str | None = None
     labels: dict[str, str] | None = None
+    provider: Any = None

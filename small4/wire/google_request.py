@@ -72,6 +72,7 @@ def _call(fields: dict[str, Any], model: str, is_stream: bool) -> Call:
     _refuse(parsed, config, model)
     ignored = Ignored()
     ignored.unknown_within(fields, parsed)
+    ignored.set(parsed, ("provider",))
     check_metadata(parsed.labels or {}, "labels")
     thinking = config.thinking_config or ThinkingConfig()
     effort = _effort(thinking)
@@ -95,6 +96,7 @@ def _call(fields: dict[str, Any], model: str, is_stream: bool) -> Call:
         has_temperature=config.temperature is not None,
         ignored=ignored.paths,
         metadata=parsed.labels or {},
+        provider=parsed.provider,
         form=GenerateForm(shows_thoughts=thinking.include_thoughts is True),
     )
 

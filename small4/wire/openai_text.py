@@ -71,7 +71,7 @@ def parse_text(body: bytes | dict[str, Any], form: ChatForm, *, default_max_toke
     )
     ignored = Ignored()
     ignored.unknown(raw, TextRequestFields)
-    ignored.set(fields, ["user"])
+    ignored.set(fields, ["user", "provider"])
     if fields.stream_options is not None:
         ignored.unknown(raw["stream_options"], StreamOptions, "stream_options")
         ignored.set(fields.stream_options, ["include_obfuscation"], "stream_options")

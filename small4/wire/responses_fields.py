@@ -58,3 +58,4 @@ class RequestFields(Struct):
     safety_identifier: ShortText | None = None
     prompt_cache_key: ShortText | None = None
     service_tier: str | None = None
+    provider: Any = None

@@ -89,6 +89,7 @@ def parse_request(body: bytes | dict[str, Any], *, past: Past | None = None, sea
         has_temperature=request.temperature is not None,
         ignored=ignored.paths,
         metadata=request.metadata or {},
+        provider=request.provider,
         form=ResponsesForm(
             instructions=request.instructions,
             effort=words,
@@ -184,7 +185,7 @@ def _refuse(request: RequestFields) -> None:
 
 
 def _note_hints(request: RequestFields, past: Past | None, ignored: Ignored) -> None:
-    ignored.set(request, ("service_tier", "prompt_cache_key", "stream_options"))
+    ignored.set(request, ("service_tier", "prompt_cache_key", "stream_options", "provider"))
     if request.truncation == "auto":
         ignored.add("truncation")  # nothing is ever cut: what does not fit is refused
     if request.store and past is None:

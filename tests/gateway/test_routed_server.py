@@ -140,6 +140,26 @@ def test_request_narrows_its_policy_and_can_be_refused_by_name(tmp_path: Path) -
     run(tmp_path, Made("cheap", says=CHEAP), Made("eu", says=EU), check=check)
 
 
+FIM = ("/v1/fim/completions", {"model": MODEL, "prompt": "Hi", "max_tokens": 100})
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, "fim"])
+def test_wish_for_no_retention_is_heard_in_every_dialect(tmp_path: Path, dialect: str) -> None:
+    async def check(it: Standing) -> None:
+        target, body = {**DIALECTS, "fim": FIM}[dialect]
+        reply = await it.served.client.post(target, {**body, "provider": {"zdr": True, "data_collection": "deny"}})
+        assert reply.status == 404
+        assert "zero data retention is unknown" in reply.body.decode()
+        assert it.providers["sound"].asked == []
+        wrong = await it.served.client.post(target, {**body, "provider": {"zdrr": True}})
+        assert wrong.status in (400, 422)
+        assert b"zdrr" in wrong.body
+        heard = await it.served.client.post(target, {**body, "provider": {"only": ["sound"]}})
+        assert (heard.status, "x-ignored-fields" in heard.headers) == (200, False)
+
+    run(tmp_path, Made("sound"), check=check)
+
+
 @pytest.mark.parametrize(
     ("name", "route"),
     [
