@@ -82,7 +82,7 @@ def _print_notes(rows: list["UsageRow"]) -> None:
     """What the sums do not say, to standard error."""
     for count, note in (
         (sum(row.num_unpriced for row in rows), "of unknown cost, which the sums leave out"),
-        (sum(row.num_estimated for row in rows), "with tokens that were estimated, since the provider did not tell"),
+        (sum(row.num_estimated for row in rows), "whose tokens or cost are estimated, since nobody told"),
         (sum(row.num_open for row in rows), "still open"),
     ):
         if count:

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from small4.catalog.price import UNKNOWN_PRICES, Prices, cost_of
+from small4.catalog.price import UNKNOWN_PRICES, Prices
 from small4.chat import AnswerEvent, ChatRequest, Finish, FinishReason, Usage
-from small4.errors import UpstreamError
+from small4.errors import CatalogError, LedgerError, UpstreamError
 from small4.gateway.breaker import Pass
+from small4.gateway.charge import Charge, charge_of
 from small4.gateway.health import Health, Outcome
 from small4.gateway.ledger import Ledger
 from small4.gateway.ledger_entries import Reservation, Settlement
@@ -70,17 +71,20 @@ class Attempt:
         self._is_over = False
         self._tally = Tally(request)
         self._ends: dict[int, Finish] = {}
+        self._held: Decimal | None = None  # dollars
         self._began = books.clock()
         self._first: float | None = None
 
     async def hold(self) -> None:
         """Hold its worst case against all budgets; where that fails, nothing was begun."""
         try:
-            await self.books.ledger.reserve(self._reservation())
+            reservation = self._reservation()
+            await self.books.ledger.reserve(reservation)
         except BaseException:
             self._is_over = True
             self._record("unknown", None)
             raise
+        self._held = reservation.estimate
         self._began = self.books.clock()
 
     async def see(self, event: AnswerEvent) -> None:
@@ -109,7 +113,7 @@ class Attempt:
         self._note("failed", error)
         self._record(verdict_of(error), error)
         if self.has_started or kind in MAY_BE_BILLED:
-            await self.books.ledger.settle(self._settlement(self._tally.so_far(), "error", kind))
+            await self.books.ledger.settle(self._settlement_so_far("error", kind))
         else:
             await self.books.ledger.release(self.trail.request_id, self.number, kind)
 
@@ -120,19 +124,19 @@ class Attempt:
         self._is_over = True
         self._note("left", None)
         self._record("unknown", None)
-        self.books.ledger.book_soon(self._settlement(self._tally.so_far(), "aborted", None))
+        self.books.ledger.book_soon(self._settlement_so_far("aborted", None))
 
     async def _end(self) -> None:
         """All answers are there."""
-        self._is_over = True
         error = next((end.error for end in self._ends.values() if end.error is not None), None)
         usage = total_usage([end.usage for end in self._ends.values()])
         reasons = [end.reason for end in self._ends.values()]
         reason: FinishReason = "error" if "error" in reasons else reasons[0]
         kind = None if error is None else error_class(error)
+        settlement = self._settlement_as_told(usage, reason, kind)
+        self._is_over = True
         self._note("answered" if error is None else "failed", error)
-        self._record(verdict_of(error), error, usage.completion_tokens)
-        settlement = self._settlement(usage, reason, kind)
+        self._record(verdict_of(error), error, settlement.usage.completion_tokens)
         if self.books.ends_first:
             await self.books.ledger.settle(settlement)
         else:
@@ -156,14 +160,28 @@ class Attempt:
             app=self.caller.app,
         )
 
-    def _settlement(self, usage: Usage, finish: FinishReason, kind: str | None) -> Settlement:
+    def _settlement_as_told(self, usage: Usage, finish: FinishReason, kind: str | None) -> Settlement:
+        """As the provider counts; what cannot be is charged as the hold."""
+        try:
+            return self._settlement(usage, finish, kind, self._charge(usage))
+        except (CatalogError, LedgerError):
+            return self._settlement(self._tally.so_far(), finish, kind, Charge(self._held, is_estimate=True))
+
+    def _settlement_so_far(self, finish: FinishReason, kind: str | None) -> Settlement:
+        usage = self._tally.so_far()
+        return self._settlement(usage, finish, kind, self._charge(usage))
+
+    def _charge(self, usage: Usage) -> Charge:
+        return charge_of(usage, self.candidate.prices, num_images=num_images(self.request))
+
+    def _settlement(self, usage: Usage, finish: FinishReason, kind: str | None, charge: Charge) -> Settlement:
         return Settlement(
             request_id=self.trail.request_id,
             attempt=self.number,
             usage=usage,
-            cost=cost_of(usage, self.candidate.prices, num_images=num_images(self.request)).usd,
+            cost=charge.dollars,
             finish=finish,
-            is_estimate=usage.is_estimated,
+            is_estimate=charge.is_estimate,
             error_class=kind,
             first_token_seconds=self._first,
             duration_seconds=self._seconds(),

@@ -168,8 +168,9 @@ class _Page:
         if row["state"] not in ("held", "recovered"):
             return
         still_held = row["held"] or 0 if row["state"] == "held" else 0
-        self._change(row, spent=(closing["cost"] or 0) - (row["cost"] or 0), held=-still_held)
+        before = 0 if row["state"] == "held" else _spent(row)
         row.update(closing)
+        self._change(row, spent=_spent(row) - before, held=-still_held)
         if "id" in row:
             self._closed[row["id"]] = row
 
@@ -217,6 +218,12 @@ class _Page:
             self._connection.execute(_MAKE[self._connection.dialect.name], made)
         if added:
             self._connection.execute(_ADD, added)
+
+
+def _spent(row: Row) -> int:
+    """What an attempt that ended counts for: what was held, where its cost is unknown."""
+    cost: int | None = row["cost"]
+    return row["held"] or 0 if cost is None else cost
 
 
 def _new_row(entry: Begun, owner: int) -> Row:

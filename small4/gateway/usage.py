@@ -42,7 +42,7 @@ class UsageRow:
     num_attempts: int
     num_failed: int  # ended with an error
     num_open: int  # still held
-    num_estimated: int  # whose tokens the provider did not tell
+    num_estimated: int  # whose tokens or price were not told
     num_unpriced: int  # that ended and whose cost is unknown; `cost` is without them
     prompt_tokens: int
     cached_tokens: int  # part of prompt_tokens

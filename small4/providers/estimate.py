@@ -20,6 +20,7 @@ from small4.chat import (
 BYTES_PER_TOKEN = 4  # of UTF-8, over prose and code in European languages
 TOKENS_PER_MESSAGE = 4  # the marks around it
 TOKENS_PER_IMAGE = 1024
+MAX_COUNT = 2**40  # tokens that anybody is believed
 
 
 def prompt_tokens(request: ChatRequest) -> int:
@@ -45,14 +46,16 @@ class Tally:
         self._reasoning_bytes = [0] * request.num_answers
 
     def settle(self, event: AnswerEvent) -> AnswerEvent:
-        """The event; a `Finish` without a count gets an estimated one."""
+        """The event; a `Finish` without a count, or with one that cannot be, gets an estimated one."""
         match event.event:
             case TextDelta(text) | ToolCallDelta(_, text) | ToolCallStart(_, _, text):
                 self._text_bytes[event.index] += _size(text)
             case ReasoningDelta(text):
                 self._reasoning_bytes[event.index] += _size(text)
-            case Finish(usage=usage) as finish if usage.is_estimated:
-                return AnswerEvent(event.index, replace(finish, usage=self._estimated(usage, event.index)))
+            case Finish(usage=usage) as finish:
+                told = _believable(usage)
+                usage = self._estimated(told, event.index) if told.is_estimated else told
+                return AnswerEvent(event.index, replace(finish, usage=consistent(usage)))
         return event
 
     def so_far(self) -> Usage:
@@ -62,18 +65,41 @@ class Tally:
     def _estimated(self, told: Usage, index: int) -> Usage:
         """What the provider told of it stays."""
         guessed = self._usage(self._text_bytes[index], self._reasoning_bytes[index])
-        completion = told.completion_tokens or guessed.completion_tokens
+        reasoning = told.reasoning_tokens or guessed.reasoning_tokens
+        completion = told.completion_tokens or _tokens(self._text_bytes[index]) + reasoning
         return replace(
             guessed,
-            prompt_tokens=told.prompt_tokens or guessed.prompt_tokens,
+            prompt_tokens=told.prompt_tokens or max(guessed.prompt_tokens, told.cached_tokens),
             completion_tokens=completion,
-            reasoning_tokens=min(told.reasoning_tokens or guessed.reasoning_tokens, completion),
+            reasoning_tokens=told.reasoning_tokens or min(reasoning, completion),
             cached_tokens=told.cached_tokens,
         )
 
     def _usage(self, text_bytes: int, reasoning_bytes: int) -> Usage:
         reasoning = _tokens(reasoning_bytes)
         return Usage(prompt_tokens(self._request), _tokens(text_bytes) + reasoning, reasoning, is_estimated=True)
+
+
+def consistent(usage: Usage) -> Usage:
+    """The same where each part fits its whole; a part that exceeds it was counted apart and is added."""
+    thought_apart = usage.reasoning_tokens > usage.completion_tokens
+    cached_apart = usage.cached_tokens > usage.prompt_tokens
+    if not (thought_apart or cached_apart):
+        return usage
+    return replace(
+        usage,
+        prompt_tokens=usage.prompt_tokens + cached_apart * usage.cached_tokens,
+        completion_tokens=usage.completion_tokens + thought_apart * usage.reasoning_tokens,
+        is_estimated=True,
+    )
+
+
+def _believable(usage: Usage) -> Usage:
+    """A count that cannot be is one that was not told."""
+    told = (usage.prompt_tokens, usage.completion_tokens, usage.reasoning_tokens, usage.cached_tokens)
+    prompt, completion, reasoning, cached = (count if 0 <= count <= MAX_COUNT else 0 for count in told)
+    is_whole = told == (prompt, completion, reasoning, cached)
+    return usage if is_whole else Usage(prompt, completion, reasoning, cached, is_estimated=True)
 
 
 def _message_bytes(message: Message) -> int:

@@ -54,7 +54,8 @@ def sums_by_rows(connection: Connection) -> dict[tuple[str, str, int], tuple[int
         held = row.held or 0 if row.state == "held" else 0
         for scope, name in (("key", row.key), ("app", row.app), ("all", "")):
             before = sums.get((scope, name, row.day), (0, 0))
-            sums[scope, name, row.day] = (before[0] + (row.cost or 0), before[1] + held)
+            spent = row.cost if row.cost is not None or row.state == "held" else row.held
+            sums[scope, name, row.day] = (before[0] + (spent or 0), before[1] + held)
     return {account: both for account, both in sums.items() if any(both)}
 
 

@@ -306,3 +306,20 @@ def test_worst_case_is_bounded_by_bytes_and_limits() -> None:
     assert answers == 100
     assert most_tokens(replace(request, max_tokens=None), 4096) == (prompt, 8192)
     assert most_tokens(replace(request, max_tokens=None), 4096, 1000) == (prompt, 2000)
+
+
+def test_cached_tokens_of_unknown_price_are_charged_as_uncached_ones(bench) -> None:
+    it = bench([(TextDelta("Hello"), Finish("stop", Usage(1000, 3, cached_tokens=900)))])
+    asyncio.run(it.ask())
+    (row,) = rows_of(it.url)
+    assert (row.cost, row.is_estimate) == (1000 * 150_000 + 3 * 600_000, True)
+    assert check_books(it.url) == (row.cost, 0)
+
+
+@pytest.mark.parametrize("usage", [Usage(5, 9, reasoning_tokens=340), Usage(5, 1, cached_tokens=9), Usage(-1, 2**50)])
+def test_usage_that_cannot_be_is_charged_as_the_whole_hold(bench, usage: Usage) -> None:
+    it = bench([(TextDelta("Hello"), Finish("stop", usage))])
+    asyncio.run(it.ask())
+    (row,) = rows_of(it.url)
+    assert (row.state, row.finish, row.cost, row.is_estimate) == ("settled", "stop", row.held, True)
+    assert check_books(it.url) == (row.held, 0)

@@ -362,3 +362,14 @@ def test_closing_commits_what_waits(tmp_path: Path) -> None:
     with pytest.raises(LedgerUnavailableError, match="closed"):
         asyncio.run(ledger.reserve(reservation()))
     assert len(rows_of(url)) == 50
+
+
+def test_hold_counts_as_spent_where_the_cost_stays_unknown(tmp_path: Path) -> None:
+    url = str(tmp_path / "ledger.db")
+    with open_ledger(url, A_DOLLAR) as ledger:
+        asyncio.run(ledger.reserve(reservation(0, dollars="0.7")))
+        asyncio.run(ledger.settle(settlement(0, dollars=None)))
+        with pytest.raises(BudgetError, match=r"has \$0.3 left"):
+            asyncio.run(ledger.reserve(reservation(1, dollars="0.4")))
+    assert [row.cost for row in rows_of(url)] == [None]
+    assert check_books(url) == (700_000_000_000, 0)
