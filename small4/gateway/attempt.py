@@ -97,6 +97,7 @@ class Attempt:
                 await self._end()
         else:
             self._tally.settle(event)
+            self._passed = self.books.health.begin(self.candidate.route, self._passed)
         self.has_started = True
         self.trail.route = self.candidate.route
 

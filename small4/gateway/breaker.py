@@ -3,6 +3,7 @@
     closed     requests pass; `max_faults` in a row, a refused key, or a provider that asks for a pause open it
     open       nothing passes until its time is over; then it is half-open
     half-open  one request passes, the probe; its success closes the breaker, its fault opens it for twice as long
+    on trial   the probe begins to answer: requests pass as if it were closed, and the first fault opens it again
 
 States are values and transitions are functions of them, so that nothing is hidden and everything can be replayed.
 """
@@ -65,6 +66,19 @@ def admit(state: BreakerState, now: float, config: BreakerConfig) -> tuple[Break
             if state.probe_since is not None and now - state.probe_since < config.probe_seconds:
                 return state, None
             return replace(state, probe_since=now), "probe"
+
+
+def can_pass(state: BreakerState, now: float, config: BreakerConfig) -> bool:
+    """Whether `admit` would let a request pass."""
+    return admit(state, now, config)[1] is not None
+
+
+def begin(state: BreakerState, passed: Pass, config: BreakerConfig) -> BreakerState:
+    """The state once a request begins to answer; a probe's is ended as a normal request from then on."""
+    if passed == "normal":
+        return state
+    # Its whole answer may take minutes, for which everybody else would wait.
+    return replace(state, open_until=None, probe_since=None, num_faults=config.max_faults - 1)
 
 
 def report(

@@ -69,7 +69,7 @@ class Chooser:
         routing = route_request(routes, policy, preference, needs, measured=self._speeds.of(routes))
         trail.needs, trail.routing = needs, self._shared(caller.name, routing)
         chosen = [self._candidates[one.route.name] for one in routing.required()]
-        return sorted(chosen, key=lambda one: self._health.phase(one.route) == "open")
+        return sorted(chosen, key=lambda one: not self._health.can_pass(one.route))
 
     def _renew(self) -> None:
         """Read the claims again when a day has begun."""

@@ -67,7 +67,7 @@ class Gateway:
     async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
         """See `Provider.stream`."""
         trail = self.trails.begin(caller.request_id or f"req_{secrets.token_hex(12)}", caller.name)
-        candidates = tuple(self._candidates(request, caller, trail))[: self._config.max_candidates]
+        candidates = tuple(self._candidates(request, caller, trail))
         failures: dict[str, Exception] = {}
         last_error: Exception = self._nobody(candidates)
         numbers = count()
@@ -101,14 +101,17 @@ class Gateway:
     async def _tries(
         self, candidates: tuple[Candidate, ...], failures: dict[str, Exception], trail: Trail
     ) -> AsyncGenerator[tuple[Candidate, Pass], None]:
-        """Every candidate that its breaker lets pass; then, where all failed, some of them again."""
-        health = self._books.health
+        """The candidates that their breakers let pass, up to a number; then, where all failed, some of them again."""
+        health, num_asked = self._books.health, 0
         for candidate in candidates:
+            if num_asked == self._config.max_candidates:
+                break
             passed = health.admit(candidate.route)
             if passed is None:
                 seconds = health.open_seconds(candidate.route)
                 trail.pass_over(candidate.route, f"left alone for another {seconds:.1f} s, since it failed", "breaker")
             else:
+                num_asked += 1
                 yield candidate, passed
         num_retries = 0
         for candidate in candidates * self._config.max_retries:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from small4.gateway.breaker import CLOSED, BreakerConfig, BreakerState, Pass, Phase, admit, report
+from small4.gateway.breaker import CLOSED, BreakerConfig, BreakerState, Pass, Phase, admit, begin, can_pass, report
 from small4.gateway.outcome import Verdict
 from small4.gateway.retry_budget import RetryBudget, RetryConfig
 from small4.gateway.rolling import Percentiles, RollingWindow, Slice
@@ -91,6 +91,12 @@ class Health:
             known.retries.note_request(now)
         return passed
 
+    def begin(self, route: str, passed: Pass) -> Pass:
+        """The request that passed begins to answer; returns how it is to be recorded at its end."""
+        known = self._route(route)
+        known.breaker = begin(known.breaker, passed, self._config.breaker)
+        return "normal"
+
     def may_retry(self, route: str) -> bool:
         """Whether a request that failed there may go there once more."""
         return self._route(route).retries.may_retry(self._clock())
@@ -99,6 +105,11 @@ class Health:
         """Of its breaker, without letting anything pass."""
         known = self._routes.get(route)
         return "closed" if known is None else known.breaker.phase(self._clock())
+
+    def can_pass(self, route: str) -> bool:
+        """Whether a request may go there now, without letting one pass."""
+        known = self._routes.get(route)
+        return known is None or can_pass(known.breaker, self._clock(), self._config.breaker)
 
     def open_seconds(self, route: str) -> float:
         """For how long nothing will be sent there."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from small4.gateway.breaker import CLOSED, BreakerConfig, BreakerState, Pass, admit, report
+from small4.gateway.breaker import CLOSED, BreakerConfig, BreakerState, Pass, admit, begin, report
 from small4.gateway.health import Health, Outcome
 from small4.gateway.retry_budget import RetryBudget, RetryConfig
 
@@ -53,6 +53,16 @@ def test_probe_whose_caller_left_makes_room_for_another_and_so_does_a_lost_one()
     assert admit(state, 1.0 + CONFIG.probe_seconds, CONFIG)[1] == "probe"
 
 
+def test_probe_that_begins_to_answer_opens_the_way_and_one_fault_closes_it_for_twice_as_long() -> None:
+    state, _ = admit(after(CLOSED, *["fault"] * 5), 1.0, CONFIG)
+    trusted = begin(state, "probe", CONFIG)
+    assert admit(trusted, 1.1, CONFIG) == (trusted, "normal")
+    assert after(trusted, "success", now=30.0) == CLOSED
+    broken_off = after(trusted, "fault", now=30.0)
+    assert broken_off.open_until == 30.0 + 2 * CONFIG.pause_seconds
+    assert begin(broken_off, "normal", CONFIG) == broken_off
+
+
 def test_success_that_began_before_the_pause_does_not_end_it() -> None:
     state = after(CLOSED, *["fault"] * 5)
     assert after(state, "success", "answered") == state
@@ -80,6 +90,12 @@ class Watch:
             self.on_their_way.append(passed)
         assert self.on_their_way.count("probe") <= 1
 
+    def begin(self, index: int) -> None:
+        if self.on_their_way:
+            index %= len(self.on_their_way)
+            self.state = begin(self.state, self.on_their_way[index], CONFIG)
+            self.on_their_way[index] = "normal"
+
     def end(self, index: int, verdict: str, asked: float | None) -> None:
         if not self.on_their_way:
             return
@@ -96,6 +112,7 @@ class Watch:
 
 EVENTS = st.one_of(
     st.just(("ask",)),
+    st.tuples(st.just("begin"), st.integers(0, 20)),
     st.tuples(st.just("wait"), st.floats(0, 3)),
     st.tuples(
         st.just("end"),
@@ -116,6 +133,8 @@ def test_whatever_happens_one_probe_at_a_time_and_no_pause_cut_short(events: lis
                 watch.ask()
             case ("wait", seconds):
                 watch.now = min(watch.now + seconds, 140.0)  # a probe that is out for longer counts as lost
+            case ("begin", index):
+                watch.begin(index)
             case ("end", index, verdict, asked):
                 watch.end(index, verdict, asked)
 

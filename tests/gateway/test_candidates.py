@@ -89,6 +89,18 @@ def test_a_route_that_is_left_alone_comes_last_and_is_still_there() -> None:
     assert desk.choose()[0] == "cheap"
 
 
+def test_a_route_whose_probe_is_on_its_way_comes_last_until_it_answers() -> None:
+    desk = Desk()
+    for _ in range(5):
+        passed = desk.health.admit("cheap")
+        desk.health.record("cheap", passed, Outcome(verdict="fault", error_class="server"))
+    desk.now += 10
+    probe = desk.health.admit("cheap")
+    assert desk.choose() == ["eu", "dear", "local", "cheap"]
+    assert desk.health.begin("cheap", probe) == "normal"
+    assert desk.choose()[0] == "cheap"
+
+
 def test_nothing_left_is_told_with_its_reason_and_explained() -> None:
     desk = Desk(providers=["cheap", "dear"], policy=Policy(regions=frozenset({"EU"}), no_training=True))
     with pytest.raises(NoRouteError, match="cheap: its region is unknown, not EU"):

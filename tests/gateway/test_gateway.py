@@ -25,7 +25,7 @@ from small4.errors import (
 from small4.gateway.attempt import Candidate
 from small4.gateway.budgets import Budget
 from small4.gateway.gateway import Gateway, GatewayConfig
-from small4.gateway.health import Health
+from small4.gateway.health import Health, Outcome
 from small4.gateway.ledger import Ledger, LedgerConfig
 from small4.gateway.worst_case import most_tokens
 from small4.providers.provider import Caller
@@ -276,6 +276,32 @@ def test_route_that_keeps_failing_is_left_alone(bench) -> None:
     alone = bench([(DOWN,)], health=it.health, caller=Caller(name="alice", request_id="req_alone"))
     with pytest.raises(BusyError, match="all 1 routes"):
         asyncio.run(alone.ask())
+
+
+def test_long_answer_of_a_probe_leaves_its_route_open_to_others(bench) -> None:
+    async def run() -> None:
+        for number in range(5):
+            with pytest.raises(UpstreamError):
+                await it.ask(caller=replace(it.caller, request_id=f"down_{number}"))
+        now[0] += 10
+        it.routes[0].say((TextDelta("Long"), Pause(60), Finish("stop", Usage(5, 200))), HELLO)
+        async with aclosing(it.gateway.stream(QUESTION, it.caller)) as events:
+            await anext(events)
+            assert (await it.ask(caller=replace(it.caller, request_id="other")))[-1].event == HELLO[-1]
+
+    now = [0.0]
+    config = GatewayConfig(max_retries=0)
+    it = bench([(UpstreamError("cut", 500),)], health=Health(clock=lambda: now[0]), config=config)
+    asyncio.run(run())
+    assert it.health.phase("a") == "closed"
+
+
+def test_routes_that_are_left_alone_do_not_count_as_asked(bench) -> None:
+    it = bench([(DOWN,)], [HELLO], config=GatewayConfig(max_candidates=1, max_retries=0))
+    for _ in range(5):
+        it.health.record("a", it.health.admit("a"), Outcome(verdict="fault"))
+    assert asyncio.run(it.ask())[-1].event == HELLO[-1]
+    assert it.routes[0].requests == []
 
 
 def test_explanation_is_its_caller_s_own(bench) -> None:
