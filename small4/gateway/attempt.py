@@ -22,7 +22,7 @@ from small4.gateway.ledger import Ledger
 from small4.gateway.ledger_entries import Reservation, Settlement
 from small4.gateway.outcome import Verdict, error_class, retry_after, verdict_of
 from small4.gateway.trail import Step, Trail, reason_of
-from small4.gateway.worst_case import most_cost, num_images
+from small4.gateway.worst_case import most_cost
 from small4.providers.estimate import Tally
 from small4.providers.provider import Caller, Provider
 
@@ -170,10 +170,20 @@ class Attempt:
 
     def _settlement_so_far(self, finish: FinishReason, kind: str | None) -> Settlement:
         usage = self._tally.so_far()
-        return self._settlement(usage, finish, kind, self._charge(usage))
+        # A provider that had all the time there is may have written all that it was allowed to.
+        is_all = kind == "timeout" and self._first is None
+        charge = Charge(self._held, is_estimate=True) if is_all else self._charge(usage)
+        return self._settlement(usage, finish, kind, charge)
 
     def _charge(self, usage: Usage) -> Charge:
-        return charge_of(usage, self.candidate.prices, num_images=num_images(self.request))
+        return charge_of(
+            usage,
+            self.request,
+            context_tokens=self.candidate.provider.model.context_length,
+            prices=self.candidate.prices,
+            answer_bytes=self._tally.num_bytes,
+            held=self._held,
+        )
 
     def _settlement(self, usage: Usage, finish: FinishReason, kind: str | None, charge: Charge) -> Settlement:
         return Settlement(

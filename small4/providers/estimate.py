@@ -7,8 +7,12 @@ from small4.chat import (
     AnswerEvent,
     ChatRequest,
     Finish,
+    JsonSchema,
+    Lark,
     Message,
     ReasoningDelta,
+    Regex,
+    ResponseFormat,
     TextDelta,
     TextPart,
     ThinkPart,
@@ -30,8 +34,8 @@ def prompt_tokens(request: ChatRequest) -> int:
 
 
 def prompt_bytes(request: ChatRequest) -> int:
-    """Bytes of all texts of a request's prompt."""
-    num_bytes = sum(_message_bytes(message) for message in request.messages)
+    """Bytes of all texts of a request's prompt; what form the answer must have is told to the model too."""
+    num_bytes = sum(_message_bytes(message) for message in request.messages) + _form_bytes(request.response_format)
     return num_bytes + sum(
         len(tool.name) + _size(tool.description) + _json_size(tool.parameters) for tool in request.tools
     )
@@ -57,6 +61,11 @@ class Tally:
                 usage = self._estimated(told, event.index) if told.is_estimated else told
                 return AnswerEvent(event.index, replace(finish, usage=consistent(usage)))
         return event
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all that was seen of the answers."""
+        return sum(self._text_bytes) + sum(self._reasoning_bytes)
 
     def so_far(self) -> Usage:
         """An estimate of what answers used that broke off: all of them together."""
@@ -109,6 +118,16 @@ def _message_bytes(message: Message) -> int:
     return calls + sum(_size(part.text) for part in message.content if isinstance(part, TextPart | ThinkPart))
 
 
+def _form_bytes(form: ResponseFormat | None) -> int:
+    match form:
+        case JsonSchema(schema):
+            return _json_size(schema)
+        case Regex(text) | Lark(text):
+            return _size(text)
+        case _:
+            return 0
+
+
 def _num_images(message: Message) -> int:
     if isinstance(message.content, str):
         return 0
@@ -116,7 +135,8 @@ def _num_images(message: Message) -> int:
 
 
 def _json_size(value: object) -> int:
-    return len(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"))
+    """With the blanks that templates put after colons and commas."""
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _size(text: str) -> int:

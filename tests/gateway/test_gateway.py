@@ -1,6 +1,7 @@
 """The gateway before scripted routes: who answers, what is booked, what is explained."""
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from small4.catalog.price import Prices, Rates, Tier
-from small4.chat import AnswerEvent, ChatRequest, Finish, Message, TextDelta, Usage
+from small4.chat import AnswerEvent, ChatRequest, Finish, JsonSchema, Lark, Message, Regex, TextDelta, Tool, Usage
 from small4.errors import (
     BudgetError,
     BusyError,
@@ -27,7 +28,9 @@ from small4.gateway.budgets import Budget
 from small4.gateway.gateway import Gateway, GatewayConfig
 from small4.gateway.health import Health, Outcome
 from small4.gateway.ledger import Ledger, LedgerConfig
+from small4.gateway.needs import needs_of
 from small4.gateway.worst_case import most_tokens
+from small4.providers.estimate import prompt_tokens
 from small4.providers.provider import Caller
 from small4.providers.scripted import HELLO, SCRIPTED, Pause, ScriptedProvider, Step
 from tests.gateway.books import check_books, rows_of
@@ -178,12 +181,12 @@ def test_answer_that_stops_without_an_end_is_an_error(bench) -> None:
     assert it.booked() == [("a", "settled", "broken")]
 
 
-def test_time_out_without_an_answer_is_booked_as_if_the_prompt_was_billed(bench) -> None:
+def test_time_out_without_an_answer_is_charged_as_the_whole_hold(bench) -> None:
     it = bench([(UpstreamError("too slow", 504),)], [HELLO])
     asyncio.run(it.ask())
     slow, _ = rows_of(it.url)
     assert (slow.state, slow.error_class, slow.completion_tokens, slow.is_estimate) == ("settled", "timeout", 0, True)
-    assert 0 < slow.cost <= slow.held
+    assert slow.cost == slow.held
 
 
 def test_caller_who_leaves_is_booked_by_what_came(bench) -> None:
@@ -349,3 +352,50 @@ def test_usage_that_cannot_be_is_charged_as_the_whole_hold(bench, usage: Usage) 
     (row,) = rows_of(it.url)
     assert (row.state, row.finish, row.cost, row.is_estimate) == ("settled", "stop", row.held, True)
     assert check_books(it.url) == (row.held, 0)
+
+
+@pytest.mark.parametrize("form", [JsonSchema({"enum": ["x" * 9000]}), Regex("x" * 9000), Lark("x" * 9000)])
+def test_form_of_the_answer_counts_as_prompt(form) -> None:
+    request = replace(QUESTION, response_format=form)
+    assert most_tokens(request, 262_144)[0] > 9000
+    assert needs_of(request, prompt_tokens(request)).prompt_tokens > 9000 // 4
+
+
+def test_tool_counts_with_the_blanks_of_a_template() -> None:
+    parameters = {"type": "object", "properties": {f"field_{number}": {"type": "string"} for number in range(200)}}
+    tool = Tool("look_up", "Looks it up.", parameters)
+    rendered = json.dumps({"type": "function", "function": {"name": tool.name, "parameters": parameters}})
+    assert most_tokens(replace(QUESTION, tools=(tool,)), 262_144)[0] >= len(rendered)
+
+
+def test_what_came_before_the_caller_left_is_charged_by_its_bytes(bench) -> None:
+    async def run() -> None:
+        request = replace(QUESTION, messages=(Message("user", DIGITS),))
+        async with aclosing(it.gateway.stream(request, it.caller)) as events:
+            await anext(events)
+
+    it = bench([(TextDelta(DIGITS), Pause(60), Finish("stop", Usage(1000, 1000)))])
+    asyncio.run(run())
+    it.ledger.close()
+    (row,) = rows_of(it.url)
+    assert (row.prompt_tokens, row.completion_tokens, row.is_estimate) == (254, 250, True)  # shown
+    assert 1000 * 150_000 + 1000 * 600_000 <= row.cost <= row.held  # charged: a digit is a token
+
+
+def test_answer_whose_tokens_nobody_told_is_charged_by_its_bytes(bench) -> None:
+    it = bench([(TextDelta(DIGITS), Finish("stop", Usage(4, 250, is_estimated=True)))])
+    asyncio.run(it.ask())
+    (row,) = rows_of(it.url)
+    assert row.completion_tokens == 250
+    assert 1000 * 600_000 < row.cost <= row.held
+
+
+DIGITS = "1" * 1000
+
+
+def test_charge_by_bytes_is_no_more_than_was_held(bench) -> None:
+    it = bench([(TextDelta(DIGITS), UpstreamError("cut"))])
+    with pytest.raises(UpstreamError, match="cut"):
+        asyncio.run(it.ask(replace(QUESTION, max_tokens=300)))
+    (row,) = rows_of(it.url)
+    assert row.cost == row.held
