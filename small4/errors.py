@@ -113,6 +113,10 @@ class BusyError(RequestError):
     """The queue is full; the request was not taken and may be sent again."""
 
 
+class ConnectionsBusyError(BusyError):
+    """All connections that we may have to another provider are in use; nothing was sent to it."""
+
+
 class CacheTooSmallError(ContextLengthError):
     """A request that fits the context but could never fit the cache, however long it waited."""
 

@@ -1,6 +1,7 @@
 """The circuit breaker of a route: a route that fails is left alone for a while, then tried with one request.
 
-    closed     requests pass; `max_faults` in a row, a refused key, or a provider that asks for a pause open it
+    closed     requests pass; `max_faults` in a row, a refused key, `max_barred` requests in a row that its account
+               may not make, or a provider that asks for a pause open it
     open       nothing passes until its time is over; then it is half-open
     half-open  one request passes, the probe; its success closes the breaker, its fault opens it for twice as long
     on trial   the probe begins to answer: requests pass as if it were closed, and the first fault opens it again
@@ -23,6 +24,7 @@ class BreakerConfig:
     """When a route is left alone, and for how long."""
 
     max_faults: int = 5  # in a row
+    max_barred: int = 2  # in a row: one may be this request's own doing, such as what it asks about or for how much
     pause_seconds: float = 1.0  # the first time; doubled by every probe that fails
     max_pause_seconds: float = 8.0  # but for a provider that asks for a longer one
     max_asked_seconds: float = 3600.0  # that a provider may ask for
@@ -41,6 +43,7 @@ class BreakerState:
     """Times are seconds of a clock that only goes forward."""
 
     num_faults: int = 0  # in a row
+    num_barred: int = 0  # in a row
     num_pauses: int = 0  # in a row, without a success between them
     open_until: float | None = None  # None: closed
     probe_since: float | None = None  # None: no probe is on its way
@@ -101,6 +104,10 @@ def report(
             return state
         case "key":
             return _opened(state, now, config.key_pause_seconds)
+        case "barred":
+            state = replace(state, num_barred=state.num_barred + 1)
+            is_all = state.num_barred >= config.max_barred
+            return _opened(state, now, config.key_pause_seconds) if is_all else state
         case _:
             return _after_fault(state, passed, now, config, asked_seconds)
 

@@ -3,14 +3,16 @@
 success   the whole answer came
 fault     the provider did not answer, or not to the end: counts against its uptime, and its breaker
 key       it refuses the key that it is given: the breaker's business, not its uptime's
+barred    it refuses this request to the key's account (402, 403): perhaps this one alone, perhaps all
 answered  it refused what the caller asked: says that it lives, and nothing else
-unknown   the caller left, or we stopped it: says nothing
+unknown   the caller left, or we stopped it, or had no connection free: says nothing
 """
 
 from typing import Literal
 
 from small4.errors import (
     BusyError,
+    ConnectionsBusyError,
     EngineStoppedError,
     ForbiddenError,
     RateLimitError,
@@ -23,12 +25,23 @@ from small4.errors import (
     UpstreamUnreachableError,
 )
 
-Verdict = Literal["success", "fault", "key", "answered", "unknown"]
+Verdict = Literal["success", "fault", "key", "barred", "answered", "unknown"]
 ErrorClass = Literal[
-    "unreachable", "timeout", "rate_limit", "overloaded", "key", "server", "broken", "refused", "caller", "internal"
+    "unreachable",
+    "timeout",
+    "rate_limit",
+    "overloaded",
+    "key",
+    "server",
+    "broken",
+    "refused",
+    "caller",
+    "internal",
+    "busy",
 ]
 
 _CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (  # the first that fits
+    (ConnectionsBusyError, "busy"),
     (UpstreamUnreachableError, "unreachable"),
     (UpstreamTimeoutError, "timeout"),
     (UpstreamKeyError, "key"),
@@ -57,7 +70,9 @@ def verdict_of(error: Exception | None) -> Verdict:
         case "caller" | "refused":
             return "answered"
         case "key":
-            return "key"
+            return "barred" if isinstance(error, UpstreamError) and error.status in (402, 403) else "key"
+        case "busy":
+            return "unknown"
         case _:
             return "fault"
 

@@ -18,7 +18,13 @@ from functools import cache
 
 import httpx2
 
-from small4.errors import ConfigError, UpstreamError, UpstreamTimeoutError, UpstreamUnreachableError
+from small4.errors import (
+    ConfigError,
+    ConnectionsBusyError,
+    UpstreamError,
+    UpstreamTimeoutError,
+    UpstreamUnreachableError,
+)
 from small4.providers.endpoint import Endpoint
 from small4.providers.inflate import inflater_for
 from small4.providers.provider_key import ProviderKey
@@ -226,7 +232,7 @@ def _too_slow(phase: str, seconds: float) -> UpstreamTimeoutError:
     return UpstreamTimeoutError(f"the provider took longer than {seconds:g} seconds, the limit, for {phase}")
 
 
-def _meaning(error: httpx2.HTTPError, bounds: UpstreamBounds) -> UpstreamError:
+def _meaning(error: httpx2.HTTPError, bounds: UpstreamBounds) -> UpstreamError | ConnectionsBusyError:
     """What went wrong on the way, in fixed words: what the network says may hold addresses."""
     match error:
         case httpx2.ConnectTimeout():
@@ -234,7 +240,9 @@ def _meaning(error: httpx2.HTTPError, bounds: UpstreamBounds) -> UpstreamError:
                 f"no connection to the provider within {bounds.connect_seconds:g} seconds, the limit"
             )
         case httpx2.PoolTimeout():
-            return UpstreamUnreachableError(f"all {bounds.max_connections} connections to the provider are in use")
+            return ConnectionsBusyError(
+                f"all {bounds.max_connections} connections to the provider are in use; try again shortly"
+            )
         case httpx2.ConnectError() | httpx2.UnsupportedProtocol():
             return UpstreamUnreachableError("no connection to the provider: its name, port or certificate fails")
         case httpx2.ReadTimeout():

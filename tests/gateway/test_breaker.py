@@ -68,6 +68,22 @@ def test_success_that_began_before_the_pause_does_not_end_it() -> None:
     assert after(state, "success", "answered") == state
 
 
+def test_refusal_of_one_request_leaves_the_route_to_others_and_two_in_a_row_do_not() -> None:
+    once = after(CLOSED, "barred")
+    assert admit(once, 0.0, CONFIG)[1] == "normal"
+    assert after(once, "success") == after(once, "answered") == CLOSED
+    assert after(once, "barred").open_until == CONFIG.key_pause_seconds
+    assert after(CLOSED, "key").open_until == CONFIG.key_pause_seconds
+
+
+def test_barred_probe_makes_room_for_another_and_the_next_opens_it() -> None:
+    state, _ = admit(after(CLOSED, *["fault"] * 5), 1.0, CONFIG)
+    state = after(state, "barred", now=1.1, passed="probe")
+    state, passed = admit(state, 1.2, CONFIG)
+    assert passed == "probe"
+    assert after(state, "barred", now=1.3, passed="probe").open_until == 1.3 + CONFIG.key_pause_seconds
+
+
 @dataclass
 class Watch:
     """What must hold at every step, whatever happens."""
@@ -117,7 +133,7 @@ EVENTS = st.one_of(
     st.tuples(
         st.just("end"),
         st.integers(0, 20),
-        st.sampled_from(["success", "fault", "fault", "fault", "key", "answered", "unknown"]),
+        st.sampled_from(["success", "fault", "fault", "fault", "key", "barred", "answered", "unknown"]),
         st.none() | st.floats(0.1, 5000),
     ),
 )

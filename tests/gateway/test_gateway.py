@@ -15,6 +15,7 @@ from small4.chat import AnswerEvent, ChatRequest, Finish, JsonSchema, Lark, Mess
 from small4.errors import (
     BudgetError,
     BusyError,
+    ConnectionsBusyError,
     ContextLengthError,
     FieldError,
     RateLimitError,
@@ -154,6 +155,27 @@ def test_route_that_fails_before_its_answer_gives_way_to_the_next(bench, error: 
     assert it.steps() == [("a", "failed", name), ("b", "answered", None)]
     assert it.gateway.trails.find("req_1", "alice").route == "b"
     assert check_books(it.url)[1] == 0
+
+
+@pytest.mark.parametrize("status", [402, 403])
+def test_request_that_an_account_may_not_make_takes_no_route_from_others(bench, status: int) -> None:
+    it = bench([(UpstreamKeyError("not this", status),), HELLO], [HELLO])
+    assert asyncio.run(it.ask())[-1].event == HELLO[-1]
+    asyncio.run(it.ask(caller=replace(it.caller, name="bob", request_id="req_2")))
+    assert it.booked() == [("a", "released", "key"), ("b", "settled", None), ("a", "settled", None)]
+
+
+def test_our_own_limit_of_connections_says_nothing_of_a_route(bench) -> None:
+    it = bench([(ConnectionsBusyError("all in use"),)], [HELLO])
+    for number in range(9):
+        asyncio.run(it.ask(caller=replace(it.caller, request_id=f"req_{number}")))
+    assert it.booked() == [("a", "released", "busy"), ("b", "settled", None)] * 9
+    assert it.health.phase("a") == "closed"
+    assert it.health.measure("a", "5m").uptime is None
+    alone = bench([(ConnectionsBusyError("all in use"),)], caller=Caller(name="alice", request_id="req_alone"))
+    with pytest.raises(BusyError):
+        asyncio.run(alone.ask())
+    assert alone.steps() == [("a", "failed", "busy")]
 
 
 def test_nothing_is_tried_again_once_something_was_seen(bench) -> None:

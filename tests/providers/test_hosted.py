@@ -12,11 +12,12 @@ import httpx2
 import pytest
 
 from small4.chat import AnswerEvent, Finish, JsonSchema, NamedTool, ReasoningDelta, Sampling, TextDelta, Usage
-from small4.errors import ConfigError, FieldError, RequestError, UpstreamError
+from small4.errors import ConfigError, ConnectionsBusyError, FieldError, RequestError, UpstreamError
 from small4.providers.endpoint import DIALECTS, Dialect
 from small4.providers.hosted import HostedProvider
 from small4.providers.provider import Provider, collect
 from small4.providers.scripted import ScriptedProvider
+from small4.providers.upstream import UpstreamBounds
 from small4.server.run import serving
 from tests.providers.dialects import (
     AGAIN,
@@ -380,6 +381,20 @@ def test_a_provider_that_does_not_close_after_its_last_event_keeps_nobody_waitin
         script = [head(200, EVENTS) + b"".join(map(chunk, GOOD.events)), Wait(60.0)]
         async with between(script) as (_, provider), asyncio.timeout(5):
             assert same(await answer(provider), TEXT)
+
+    asyncio.run(run())
+
+
+def test_our_own_limit_of_connections_is_no_fault_of_the_provider_s() -> None:
+    async def run() -> None:
+        half = [head(200, EVENTS) + b"".join(map(chunk, GOOD.events[:3])), Wait(60.0)]
+        bounds = UpstreamBounds(max_connections=1, connect_seconds=0.05)
+        async with between(half, bounds=bounds) as (there, provider):
+            async with aclosing(provider.stream(QUESTION, CALLER)) as events:
+                await anext(events)
+                with pytest.raises(ConnectionsBusyError, match="there: all 1 connections"):
+                    await answer(provider)
+            assert len(there.asked) == 1
 
     asyncio.run(run())
 
