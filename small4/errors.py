@@ -74,6 +74,10 @@ class FieldError(RequestError):
         self.param = param
 
 
+class UnsayableError(FieldError):
+    """The API of the provider that was to answer has no word for a field; nothing was sent, and another's may."""
+
+
 class MessageOrderError(RequestError):
     """The conversation's roles do not follow the order that the template allows."""
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from small4.chat import AnswerEvent, ChatRequest
-from small4.errors import BudgetError, BusyError, ContextLengthError, UnpricedError
+from small4.errors import BudgetError, BusyError, ContextLengthError, UnpricedError, UnsayableError
 from small4.gateway.attempt import Attempt, Books, Candidate
 from small4.gateway.breaker import Pass
 from small4.gateway.health import Health
@@ -88,7 +88,9 @@ class Gateway:
                 except Exception as error:
                     if attempt.has_started or not is_for_another(error):
                         raise
-                    last_error = failures[candidate.route] = error
+                    if not (failures and isinstance(error, UnsayableError)):  # a route that only failed says more
+                        last_error = error
+                    failures[candidate.route] = error
         raise last_error
 
     async def count_tokens(self, request: ChatRequest) -> int:

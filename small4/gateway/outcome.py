@@ -5,7 +5,7 @@ fault     the provider did not answer, or not to the end: counts against its upt
 key       it refuses the key that it is given: the breaker's business, not its uptime's
 barred    it refuses this request to the key's account (402, 403): perhaps this one alone, perhaps all
 answered  it refused what the caller asked: says that it lives, and nothing else
-unknown   the caller left, or we stopped it, or had no connection free: says nothing
+unknown   the caller left, or we stopped it, had no connection free, or no word for it: says nothing
 """
 
 from typing import Literal
@@ -19,6 +19,7 @@ from small4.errors import (
     RequestError,
     TooLargeError,
     UnknownModelError,
+    UnsayableError,
     UpstreamError,
     UpstreamKeyError,
     UpstreamTimeoutError,
@@ -38,10 +39,12 @@ ErrorClass = Literal[
     "caller",
     "internal",
     "busy",
+    "unsayable",
 ]
 
 _CLASSES: tuple[tuple[type[Exception], ErrorClass], ...] = (  # the first that fits
     (ConnectionsBusyError, "busy"),
+    (UnsayableError, "unsayable"),
     (UpstreamUnreachableError, "unreachable"),
     (UpstreamTimeoutError, "timeout"),
     (UpstreamKeyError, "key"),
@@ -71,7 +74,7 @@ def verdict_of(error: Exception | None) -> Verdict:
             return "answered"
         case "key":
             return "barred" if isinstance(error, UpstreamError) and error.status in (402, 403) else "key"
-        case "busy":
+        case "busy" | "unsayable":
             return "unknown"
         case _:
             return "fault"

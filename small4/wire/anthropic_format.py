@@ -18,7 +18,7 @@ from small4.chat import (
     Tool,
     ToolCall,
 )
-from small4.errors import FieldError
+from small4.errors import UnsayableError
 from small4.wire.anthropic_request import MessagesForm
 from small4.wire.call import Call
 from small4.wire.images import image_base64, media_type
@@ -48,13 +48,13 @@ def unsupported(request: ChatRequest) -> list[str]:
 
 
 def format_request(call: Call, signer: Signer | None = None, max_tokens: int = DEFAULT_MAX_TOKENS) -> dict[str, Any]:
-    """The body for `POST /v1/messages`; raises `FieldError` for what `unsupported` names.
+    """The body for `POST /v1/messages`; raises `UnsayableError` for what `unsupported` names.
 
     Thoughts of earlier turns go along if a signer is given: providers refuse those that they did not sign.
     """
     request = call.request
     if names := unsupported(request):
-        raise FieldError(f"{names[0]} cannot be said to a provider with Anthropic's API; leave it out", names[0])
+        raise UnsayableError(f"{names[0]} cannot be said to a provider with Anthropic's API; leave it out", names[0])
     num_system = _num_leading_system(request.messages)
     body: dict[str, Any] = {
         "model": call.model,

@@ -19,7 +19,7 @@ from small4.chat import (
     ThinkPart,
     ToolCall,
 )
-from small4.errors import FieldError
+from small4.errors import UnsayableError
 from small4.wire.call import Call
 from small4.wire.google_enum import enum_values
 from small4.wire.google_request import GenerateForm
@@ -51,11 +51,11 @@ def unsupported(request: ChatRequest) -> list[str]:
 def format_request(call: Call) -> _Json:
     """The body for `:generateContent`, or `:streamGenerateContent?alt=sse`, of the call's model.
 
-    Raises `FieldError` for what `unsupported` names.
+    Raises `UnsayableError` for what `unsupported` names.
     """
     request = call.request
     if names := unsupported(request):
-        raise FieldError(f"{names[0]} cannot be said to a provider with Google's API; leave it out", names[0])
+        raise UnsayableError(f"{names[0]} cannot be said to a provider with Google's API; leave it out", names[0])
     num_system = next(
         (i for i, message in enumerate(request.messages) if message.role != "system"), len(request.messages)
     )

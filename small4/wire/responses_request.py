@@ -19,7 +19,7 @@ from small4.chat import (
     ResponseFormat,
     Sampling,
 )
-from small4.errors import FieldError
+from small4.errors import FieldError, UnsayableError
 from small4.wire.call import Call
 from small4.wire.decode import Ignored, convert, decode_object
 from small4.wire.effort import EFFORT_WORDS, effort_of
@@ -108,9 +108,9 @@ def parse_request(body: bytes | dict[str, Any], *, past: Past | None = None, sea
 
 
 def format_request(call: Call) -> dict[str, Any]:
-    """The body for a provider that speaks the dialect; raises `FieldError` for what the dialect has no word for."""
+    """The body for a provider that speaks the dialect; raises `UnsayableError` for what the dialect lacks."""
     if names := unsupported(call.request):
-        raise FieldError(f"{', '.join(names)}: the Responses API has no such field; leave it out", names[0])
+        raise UnsayableError(f"{', '.join(names)}: the Responses API has no such field; leave it out", names[0])
     form = call.form if isinstance(call.form, ResponsesForm) else ResponsesForm()
     request, sampling = call.request, call.request.sampling
     instructions, messages = _split_instructions(form, request.messages)

@@ -20,6 +20,7 @@ from small4.errors import (
     FieldError,
     RateLimitError,
     UnpricedError,
+    UnsayableError,
     UpstreamError,
     UpstreamKeyError,
     UpstreamUnreachableError,
@@ -176,6 +177,23 @@ def test_our_own_limit_of_connections_says_nothing_of_a_route(bench) -> None:
     with pytest.raises(BusyError):
         asyncio.run(alone.ask())
     assert alone.steps() == [("a", "failed", "busy")]
+
+
+def test_field_that_one_api_has_no_word_for_goes_to_the_next(bench) -> None:
+    it = bench([(UnsayableError("no word for seed", "seed"),)], [HELLO])
+    asyncio.run(it.ask())
+    assert it.booked() == [("a", "released", "unsayable"), ("b", "settled", None)]
+    assert it.health.measure("a", "5m").uptime is None
+
+
+def test_field_that_no_api_has_a_word_for_is_told_unless_another_route_only_failed(bench) -> None:
+    unsayable = (UnsayableError("no word for seed", "seed"),)
+    with pytest.raises(UnsayableError):
+        asyncio.run(bench([unsayable], [unsayable]).ask())
+    config = GatewayConfig(max_retries=0)
+    it = bench([(DOWN,)], [unsayable], config=config, caller=Caller(name="alice", request_id="req_2"))
+    with pytest.raises(UpstreamUnreachableError):
+        asyncio.run(it.ask())
 
 
 def test_nothing_is_tried_again_once_something_was_seen(bench) -> None:

@@ -113,6 +113,18 @@ def test_policy_that_leaves_nothing_is_a_404_with_its_reasons_in_every_dialect(t
     )
 
 
+@pytest.mark.parametrize("dialect", ["anthropic", "google", "responses"])
+def test_field_that_a_route_s_api_cannot_say_goes_to_a_route_that_can(tmp_path: Path, dialect: str) -> None:
+    async def check(it: Standing) -> None:
+        reply = await chat(it, logit_bias={"7": 1.0})
+        assert (reply.status, reply.headers["x-small4-route"]) == (200, "sound")
+        assert it.providers["narrow"].asked == []
+        alone = await chat(it, logit_bias={"7": 1.0}, model="narrow")
+        assert (alone.status, alone.json["error"]["param"]) == (400, "logit_bias")
+
+    run(tmp_path, Made("narrow", says=CHEAP, dialect=dialect), Made("sound"), check=check)
+
+
 def test_budget_stops_after_what_it_allows(tmp_path: Path) -> None:
     async def check(it: Standing) -> None:
         replies = [await chat(it) for _ in range(8)]
