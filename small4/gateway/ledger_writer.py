@@ -12,11 +12,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from small4.errors import BusyError, LedgerError, LedgerUnavailableError, Small4Error
+from small4.errors import BusyError, ConfigError, LedgerError, LedgerUnavailableError, Small4Error
 from small4.gateway.budgets import Budget
 from small4.gateway.ledger_database import Database
 from small4.gateway.ledger_entries import Begun, Entry, Release
 from small4.gateway.ledger_page import write_page
+
+MAX_PAGE = 10_000  # each entry is two of a statement's variables, and SQLite takes 32,766
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +30,10 @@ class WriterConfig:
     patience_seconds: float = 5.0  # for which anybody waits for a database that fails, or is slow
     retry_seconds: float = 0.1  # between two tries
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.max_page <= MAX_PAGE:
+            raise ConfigError(f"max_page is {self.max_page}; a commit takes 1 to {MAX_PAGE} entries")
+
 
 @dataclass(frozen=True, slots=True)
 class _Waiting:
@@ -35,6 +41,11 @@ class _Waiting:
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[None]
     since: float
+
+    @property
+    def is_given_up(self) -> bool:
+        """Whether it is a reservation that nobody waits for any more; a release follows it."""
+        return isinstance(self.entry, Begun) and self.answer.cancelled()
 
 
 class LedgerWriter:
@@ -84,7 +95,7 @@ class LedgerWriter:
     def _run(self) -> None:
         while page := self._gather():
             self._writing_since = time.monotonic()
-            self._commit(page)
+            self._commit([waiting for waiting in page if not waiting.is_given_up])
             self._writing_since = None
 
     def _gather(self) -> list[_Waiting]:
@@ -136,14 +147,14 @@ class LedgerWriter:
         return replies
 
     def _wait(self, page: list[_Waiting], error: LedgerUnavailableError) -> list[_Waiting]:
-        """What is left to write after a pause: reservations that ran out of patience are answered."""
+        """The page after a pause: reservations that ran out of patience are answered. The others stay in the queue."""
         now = time.monotonic()
         self._failing_since = self._failing_since or now
         if now > self._closing_deadline:
+            page = [*page, *self._take(self._queue.qsize())]
             _answer(page, [error] * len(page))
             return []
         time.sleep(self._config.retry_seconds)
-        page = [*page, *self._take(self._config.max_waiting)]
         return [self._without_patience(waiting, now, error) for waiting in page]
 
     def _without_patience(self, waiting: _Waiting, now: float, error: LedgerUnavailableError) -> _Waiting:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
-from small4.errors import BudgetError, LedgerError, LedgerUnavailableError, UnpricedError
+from small4.errors import BudgetError, BusyError, LedgerError, LedgerUnavailableError, UnpricedError
 from small4.gateway.budgets import Budget
 from small4.gateway.ledger import Ledger, LedgerConfig
 from small4.gateway.ledger_database import Database
@@ -373,3 +373,28 @@ def test_hold_counts_as_spent_where_the_cost_stays_unknown(tmp_path: Path) -> No
             asyncio.run(ledger.reserve(reservation(1, dollars="0.4")))
     assert [row.cost for row in rows_of(url)] == [None]
     assert check_books(url) == (700_000_000_000, 0)
+
+
+def test_what_waits_for_a_failing_database_is_bounded_and_written_in_pages(tmp_path: Path) -> None:
+    url = str(tmp_path / "ledger.db")
+    writer = WriterConfig(max_page=2, max_waiting=4, retry_seconds=0.02)
+
+    async def run() -> int:
+        outsider = lock_out(url)
+        waiting = [asyncio.create_task(ledger.reserve(reservation(number))) for number in range(2)]
+        await asyncio.sleep(0.05)  # the first page is on its way
+        waiting += [asyncio.create_task(ledger.reserve(reservation(number))) for number in range(2, 6)]
+        await asyncio.sleep(0.4)  # one try of SQLite's, and the pause after it
+        with pytest.raises(BusyError, match="4 requests wait"):
+            await ledger.reserve(reservation(99))
+        ends = [asyncio.create_task(ledger.settle(settlement(number))) for number in range(6)]
+        await asyncio.sleep(0.4)
+        num_before = ledger.num_commits
+        outsider.close()
+        answers = await asyncio.gather(*waiting, *ends, return_exceptions=True)
+        assert answers[:6].count(None) >= 5  # one may have met the limit
+        return ledger.num_commits - num_before
+
+    with Ledger(LedgerConfig(url=url, writer=writer)) as ledger:
+        assert asyncio.run(run()) >= 5  # of two entries each
+    assert check_books(url)[1] == 0
