@@ -66,18 +66,30 @@ def provider_keys() -> "ProviderKeys":
 
 
 def provider_rows() -> list[dict[str, str]]:
-    """Every provider that there is a key for: its name, where the key goes, how it ends, and where it comes from."""
+    """Every provider that there is a key for: its name, where the key goes, how it ends, and where it comes from.
+
+    One whose key cannot be used has the reason in the last place.
+    """
+    from small4.errors import ConfigError
+
     keys = provider_keys()
     kept = {name: entry.endpoint for name, entry in keys.kept().items()}
     endpoints = kept | {name: known.endpoint for name, known in keys.known.items()}
     rows: list[dict[str, str]] = []
     for name, endpoint in sorted(endpoints.items()):
-        found = keys.find(endpoint)
+        try:
+            found = keys.find(endpoint)
+        except ConfigError as error:
+            rows.append(_row(name, endpoint.base_url, "", f"cannot be used: {error}"))
+            continue
         if found is not None:
-            rows.append(
-                {"name": name, "base_url": endpoint.base_url, "ends_in": found.key.ending, "from": found.source}
-            )
-    return rows
+            rows.append(_row(name, endpoint.base_url, found.key.ending, found.source))
+    unusable = sorted((name, reason) for name, reason in keys.unusable.items() if name not in endpoints)
+    return rows + [_row(name, "", "", f"cannot be used: {reason}") for name, reason in unusable]
+
+
+def _row(name: str, base_url: str, ending: str, source: str) -> dict[str, str]:
+    return {"name": name, "base_url": base_url, "ends_in": ending, "from": source}
 
 
 def dialect_of(word: str | None) -> "Dialect | None":

@@ -28,6 +28,8 @@ def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, n
         return endpoint_at(word, name=name, dialect=dialect or "openai")
     entry, known = keys.kept().get(word.lower()), keys.known.get(word.lower())
     if known is None and entry is None:
+        if word.lower() in keys.unusable:
+            raise ConfigError(keys.unusable[word.lower()])
         others = sorted({*keys.known, *keys.kept()})
         raise ConfigError(f"no provider is called {word[:80]!r}; there are {', '.join(others)}; or give its base URL")
     endpoint = known.endpoint if known is not None else entry.endpoint if entry is not None else None
@@ -54,7 +56,8 @@ def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *,
 
 def _behind(endpoint: Endpoint, keys: ProviderKeys, dialect: Dialect | None) -> tuple[Endpoint, FoundKey | None]:
     """The endpoint at a URL under the name that it has here; or as it is, with the key of its origin if it has one."""
-    others = [*(known.endpoint for known in keys.known.values()), *(kept.endpoint for kept in keys.kept().values())]
+    kept = {name: entry.endpoint for name, entry in keys.kept().items()}
+    others = (kept | {name: known.endpoint for name, known in keys.known.items()}).values()
     for other in others:
         if other.base_url == endpoint.base_url and dialect in (None, other.dialect):
             return other, None

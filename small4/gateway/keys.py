@@ -20,7 +20,7 @@ from platformdirs import user_config_path, user_state_path
 from small4.catalog.card import Catalog
 from small4.catalog.load import load_catalog
 from small4.errors import ConfigError
-from small4.gateway.known import known_providers
+from small4.gateway.known import known_providers, unusable_providers
 from small4.gateway.private_files import locked, make_private, secret_in, write_private
 from small4.gateway.sealing import Seal, derived_key
 from small4.providers.endpoint import Dialect, Endpoint, endpoint_at
@@ -54,7 +54,9 @@ class FoundKey:
 
 
 class ProviderKeys:
-    """The provider keys of one state directory and one environment; `known` are the providers that have names."""
+    """The provider keys of one state directory and one environment; `known` are the providers that have names,
+    `unusable` what is wrong with the others of the catalogue.
+    """
 
     def __init__(
         self,
@@ -68,7 +70,9 @@ class ProviderKeys:
         self._secret_file = directory / "provider-secret"
         self._environment = os.environ if environment is None else environment
         self._clock = clock
+        catalog = catalog or load_catalog()
         self.known = known_providers(self._environment, catalog)
+        self.unusable = unusable_providers(self._environment, catalog)
 
     @classmethod
     def of_user(cls) -> "ProviderKeys":

@@ -1,7 +1,7 @@
 """Providers that are known by name: those of the catalogue that have an address, the user's own files included."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from small4.catalog.card import Address, Catalog
@@ -32,15 +32,29 @@ class KnownProvider:
 
 def known_providers(environment: Mapping[str, str], catalog: Catalog | None = None) -> dict[str, KnownProvider]:
     """Them by name; a base URL with a variable in it is known only where the environment has that variable."""
-    card = (catalog or load_catalog()).find(SMALL4)
-    found = (_known(address, environment) for address in card.addresses)
-    return {known.name: known for known in found if known is not None}
+    return {name: found for name, found in _all(environment, catalog) if isinstance(found, KnownProvider)}
+
+
+def unusable_providers(environment: Mapping[str, str], catalog: Catalog | None = None) -> dict[str, str]:
+    """What is wrong with a variable in a base URL, by the name of the provider; the others are known all the same."""
+    return {name: str(found) for name, found in _all(environment, catalog) if isinstance(found, ConfigError)}
 
 
 def small4_among(model_ids: Iterable[str]) -> str | None:
     """The id that Small 4 has in a list of models."""
     found = [model_id for model_id in model_ids if any(word in model_id.lower() for word in SMALL4_WORDS)]
     return min(found, key=len, default=None)
+
+
+def _all(environment: Mapping[str, str], catalog: Catalog | None) -> Iterator[tuple[str, KnownProvider | ConfigError]]:
+    for address in (catalog or load_catalog()).find(SMALL4).addresses:
+        try:
+            known = _known(address, environment)
+        except ConfigError as error:
+            yield address.name, error
+            continue
+        if known is not None:
+            yield known.name, known
 
 
 def _known(address: Address, environment: Mapping[str, str]) -> KnownProvider | None:

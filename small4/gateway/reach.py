@@ -52,7 +52,7 @@ def why_unreachable(route: Route, keys: ProviderKeys) -> str | None:
         return "small4 speaks no dialect of it"
     name, endpoint = provider_name(route, keys), endpoint_of_route(route, keys)
     if endpoint is None:
-        return "a variable that its address needs is not set"
+        return keys.unusable.get(name, "a variable that its address needs is not set")
     known = keys.known.get(name)
     try:
         has_key = (known is not None and known.variable is None) or keys.find(endpoint) is not None

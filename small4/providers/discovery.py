@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from small4.errors import UpstreamError, UpstreamKeyError
+from small4.errors import Small4Error, UpstreamKeyError
 from small4.providers.asking import ask, naming, refusal
 from small4.providers.upstream import Upstream
 from small4.wire.models_reader import FoundModel, read_models
@@ -37,7 +37,7 @@ async def discover(upstream: Upstream, key_path: str | None = None) -> Discovery
         await _get(stranger, "/models")
     except UpstreamKeyError:
         return Discovery(models, is_key_proven=True)
-    except UpstreamError:
+    except Small4Error:  # refused for another reason than the key, which says nothing of the key
         pass
     finally:
         await stranger.aclose()

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from small4.errors import ContextLengthError, RateLimitError, Small4Error, UpstreamError
+from small4.errors import ContextLengthError, RateLimitError, Small4Error, UpstreamError, UpstreamKeyError
 from small4.wire.openai_errors import ErrorFields, error_of, quote
 from small4.wire.problem import Kind, Problem
 
@@ -26,6 +26,7 @@ _STATUS_WORDS: dict[Kind, str] = {
     "timeout": "DEADLINE_EXCEEDED",
 }
 _BAD_REQUEST = "type.googleapis.com/google.rpc.BadRequest"
+_KEY_REASONS = ("API_KEY_INVALID", "API_KEY_EXPIRED")  # said with 400
 _RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
 
 
@@ -51,6 +52,8 @@ def parse_error(status: int, body: bytes) -> Small4Error:
         error = _Error()
     if status == 400 and error.message.startswith("The input token count"):
         return ContextLengthError(quote(error.message))
+    if any(detail.reason in _KEY_REASONS for detail in error.details):
+        return UpstreamKeyError(f"the provider refused the key that it was given (HTTP {status})", status)
     params = [violation.field for detail in error.details for violation in detail.field_violations]
     meaning = error_of(status, ErrorFields(message=error.message, param=params[0] if params else None))
     if isinstance(meaning, RateLimitError):
@@ -74,6 +77,7 @@ class _Violation(msgspec.Struct):
 class _Detail(msgspec.Struct, rename="camel"):
     field_violations: list[_Violation] = []
     retry_delay: str = ""
+    reason: str = ""
 
 
 class _Error(msgspec.Struct):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from small4.cli.provider_keys import provider_keys, provider_rows
 from small4.gateway.known import known_providers
 from small4.server.run import serving
 from tests.cli.conftest import Small4
@@ -62,6 +63,27 @@ def test_a_provider_that_is_not_there_is_told_apart_and_its_key_may_be_kept_untr
     assert (dead.returncode, "no connection" in dead.stderr) == (2, True)
     assert small4("keys", "set", "http://127.0.0.1:1", "--skip-test", stdin=b"sk-0123456789abcdef\n").returncode == 0
     assert json.loads(small4("keys", "list", "--json").stdout)[0]["name"] == "127.0.0.1-1"
+
+
+def test_an_entry_that_cannot_be_used_is_listed_with_its_reason_beside_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("MISTRAL_API_KEY", "sk-of-the-environment-wxyz")
+    monkeypatch.setenv("INFOMANIAK_PRODUCT_ID", "1")
+    keys = provider_keys()
+    keys.set(keys.known["infomaniak"].endpoint, "sk-0123456789abcdef")
+    monkeypatch.setenv("INFOMANIAK_PRODUCT_ID", "2")
+    first, mistral = provider_rows()
+    assert (first["name"], first["ends_in"]) == ("infomaniak", "")
+    assert first["from"].startswith("cannot be used: the key that is kept for infomaniak is for")
+    assert (mistral["name"], mistral["from"]) == ("mistral", "MISTRAL_API_KEY")
+    keys.remove("infomaniak")
+    monkeypatch.setenv("INFOMANIAK_PRODUCT_ID", "a b")
+    mistral, last = provider_rows()
+    assert (mistral["name"], last["name"]) == ("mistral", "infomaniak")
+    assert "INFOMANIAK_PRODUCT_ID is no part of a path" in last["from"]
 
 
 def test_the_environment_s_key_is_listed_and_wins(small4: Small4, monkeypatch: pytest.MonkeyPatch) -> None:

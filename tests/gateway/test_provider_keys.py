@@ -11,7 +11,7 @@ import pytest
 from small4.errors import ConfigError
 from small4.gateway.addresses import address_of, endpoint_of
 from small4.gateway.keys import ProviderKeys
-from small4.gateway.known import known_providers, small4_among
+from small4.gateway.known import known_providers, small4_among, unusable_providers
 from small4.providers.endpoint import endpoint_at
 
 KEY, OTHER = "sk-first-0123456789abcdef", "sk-other-fedcba9876543210"
@@ -196,6 +196,23 @@ def test_a_key_serves_every_path_and_dialect_of_its_origin_and_no_other_origin(t
     assert address_of("http://127.0.0.1:8000/anthropic/v1", keys, "anthropic").key is None  # which of the two?
 
 
+def test_a_kept_key_of_a_known_provider_is_found_for_another_path_of_its_origin(tmp_path: Path) -> None:
+    keys = keys_in(tmp_path)
+    keys.set(MISTRAL, KEY)
+    there = address_of("https://api.mistral.ai/v2", keys)
+    assert there.key is not None
+    assert there.key.text_for(there.endpoint.origin) == KEY
+
+
+def test_a_variable_that_is_wrong_takes_its_own_provider_away_and_no_other(tmp_path: Path) -> None:
+    keys = keys_in(tmp_path, INFOMANIAK_PRODUCT_ID="a b", MISTRAL_API_KEY=KEY)
+    assert text(keys, MISTRAL) == KEY
+    assert "infomaniak" not in keys.known
+    assert "INFOMANIAK_PRODUCT_ID is no part of a path" in keys.unusable["infomaniak"]
+    with pytest.raises(ConfigError, match="no part of a path"):
+        address_of("infomaniak", keys)
+
+
 def test_the_providers_that_people_have_keys_for_are_known_by_the_usual_names_of_their_variables() -> None:
     usual = {"mistral", "openrouter", "venice", "regolo", "nvidia", "opper"}
     assert {name: KNOWN[name].variable for name in usual} == {name: f"{name.upper()}_API_KEY" for name in usual}
@@ -207,8 +224,9 @@ def test_a_base_url_with_a_variable_in_it_is_known_where_that_is_set() -> None:
     filled = known_providers({"INFOMANIAK_PRODUCT_ID": "12345"})["infomaniak"]
     assert "/12345/" in filled.endpoint.base_url
     for evil in ("../x", "a/b", "@evil.example", "x?y"):
-        with pytest.raises(ConfigError, match="no part of a path"):
-            known_providers({"INFOMANIAK_PRODUCT_ID": evil})
+        environment = {"INFOMANIAK_PRODUCT_ID": evil}
+        assert "infomaniak" not in known_providers(environment)
+        assert "no part of a path" in unusable_providers(environment)["infomaniak"]
 
 
 def test_small4_is_found_among_other_models() -> None:

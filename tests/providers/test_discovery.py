@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from small4.errors import UpstreamError, UpstreamKeyError, UpstreamUnreachableError
+from small4.gateway.outcome import verdict_of
 from small4.providers.discovery import Discovery, discover
+from small4.wire import google
 from small4.wire.models_reader import FoundModel, read_models
 from tests.providers.dialects import KEY, upstream_at
 from tests.providers.fault_server import Asked, FaultServer, Script, whole
@@ -56,6 +58,23 @@ def with_key(asked: Asked) -> Script:
 def test_a_key_is_proven_where_strangers_are_refused() -> None:
     assert discovered(with_key).is_key_proven
     assert not discovered(lambda asked: [whole(LIST)]).is_key_proven  # anybody may see the list
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 429, 500])
+def test_a_stranger_s_refusal_for_another_reason_proves_nothing_and_is_no_error(status: int) -> None:
+    def choose(asked: Asked) -> Script:
+        return [whole(LIST) if KEY in asked.headers.get("authorization", "") else whole({"error": "no"}, status)]
+
+    found = discovered(choose)
+    assert ([model.id for model in found.models], found.is_key_proven) == (["a", "b"], False)
+
+
+def test_google_s_word_for_a_bad_key_is_taken_for_one() -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    body = {"error": {"code": 400, "message": "API key not valid.", "status": "INVALID_ARGUMENT", "details": [info]}}
+    error = google.parse_error(400, json.dumps(body).encode())
+    assert isinstance(error, UpstreamKeyError)
+    assert verdict_of(error) == "key"
 
 
 def test_an_open_list_proves_nothing_but_the_provider_s_own_answer_for_the_key_does() -> None:
