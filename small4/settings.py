@@ -237,10 +237,12 @@ def _plain(value: Any) -> Any:
 
 def _budget(table: Table, file: Path | None) -> Budget:
     scope, period, name = table.get("scope"), table.get("period", "day"), table.get("name")
-    if scope not in ("key", "app", "all") or period not in ("day", "month"):
-        raise ConfigError(f"{file}: a budget has scope (key, app or all), dollars, and a period (day or month)")
+    if scope == "app":
+        raise ConfigError(f"{file}: a budget of scope 'app' would limit nobody, since there are no apps yet; use 'key'")
+    if scope not in ("key", "all") or period not in ("day", "month"):
+        raise ConfigError(f"{file}: a budget has scope (key or all), dollars, and a period (day or month)")
     if name is not None and not isinstance(name, str):
-        raise ConfigError(f"{file}: budgets.name is the id of a key or the name of an app")
+        raise ConfigError(f"{file}: budgets.name is the id of a key")
     return Budget(
         scope=scope, dollars=_decimal(table.get("dollars"), "budgets.dollars", file), period=period, name=name
     )

@@ -160,6 +160,11 @@ def test_wrong_value_is_refused(settle, text: str) -> None:
         settle(text)
 
 
+def test_budget_of_apps_is_refused_until_there_are_apps(settle) -> None:
+    with pytest.raises(ConfigError, match=r"scope 'app'.*limit nobody"):
+        settle("[[budgets]]\nscope = 'app'\ndollars = 1")
+
+
 def test_wrong_variable_and_missing_file_are_told(settle, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="SMALL4_PORT is 'high'"):
         settle(SMALL4_PORT="high")

@@ -43,7 +43,8 @@ class Budget:
 
     def covers(self, account: Account) -> bool:
         """Whether this account's spending is what it limits."""
-        return self.scope == account[0] and self.name in (None, account[1])
+        is_nobody = account == ("app", "")  # asked without an app; whoever needs no key shares one account
+        return self.scope == account[0] and self.name in (None, account[1]) and not is_nobody
 
     def refusal(self, account: Account, day: int, left_units: int, wanted_units: int) -> BudgetError:
         """Why a request cannot begin on that day."""

@@ -81,14 +81,14 @@ def test_day_of_a_budget_begins_anew_at_midnight_and_a_month_does_not(tmp_path: 
     url = str(tmp_path / "ledger.db")
     monthly = Budget(scope="app", dollars=Decimal("1.5"), period="month")
     with open_ledger(url, A_DOLLAR, monthly) as ledger:
-        asyncio.run(ledger.reserve(reservation(0, dollars="1")))
+        asyncio.run(ledger.reserve(reservation(0, dollars="1", app="notes")))
         with pytest.raises(BudgetError, match="a day for key"):
-            asyncio.run(ledger.reserve(reservation(1, dollars="0.1")))
+            asyncio.run(ledger.reserve(reservation(1, dollars="0.1", app="notes")))
         asyncio.run(ledger.settle(settlement(0, dollars="1")))
     with open_ledger(url, A_DOLLAR, monthly, now=NOON + 86_400) as ledger:
         with pytest.raises(BudgetError, match=r"a month for app .* renews at 2027-02-01T00:00Z"):
-            asyncio.run(ledger.reserve(reservation(2, dollars="0.6")))
-        asyncio.run(ledger.reserve(reservation(3, dollars="0.5")))
+            asyncio.run(ledger.reserve(reservation(2, dollars="0.6", app="notes")))
+        asyncio.run(ledger.reserve(reservation(3, dollars="0.5", app="notes")))
 
 
 def test_budget_set_later_counts_what_was_spent_before(tmp_path: Path) -> None:
@@ -398,3 +398,10 @@ def test_what_waits_for_a_failing_database_is_bounded_and_written_in_pages(tmp_p
     with Ledger(LedgerConfig(url=url, writer=writer)) as ledger:
         assert asyncio.run(run()) >= 5  # of two entries each
     assert check_books(url)[1] == 0
+
+
+def test_budget_of_each_app_does_not_limit_what_no_app_asks(tmp_path: Path) -> None:
+    with open_ledger(str(tmp_path / "ledger.db"), Budget(scope="app", dollars=Decimal("0.1"))) as ledger:
+        asyncio.run(ledger.reserve(reservation(0, dollars="0.2")))
+        with pytest.raises(BudgetError, match="for app 'notes'"):
+            asyncio.run(ledger.reserve(reservation(1, dollars="0.2", app="notes")))
