@@ -17,10 +17,12 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
+from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
 
 from small4.engine.engine import Engine, GenerationRequest, Output
+from small4.engine.handover import Handovers, Inbox
 from small4.engine.sequence import Sequence
 from small4.errors import EngineStoppedError
 
@@ -51,6 +53,7 @@ class Worker:
         self._dropped: deque[Sequence] = deque()
         self._delivering = threading.Lock()
         self._deliver: dict[Sequence, Deliver] = {}  # whoever has not had a last output
+        self._handovers = Handovers()
 
     @property
     def has_died(self) -> bool:
@@ -68,26 +71,28 @@ class Worker:
 
     async def stream_async(self, request: GenerationRequest) -> AsyncGenerator[Output, None]:
         """`stream` for asyncio; raises what is wrong with the request at the first output."""
-        loop, outputs = asyncio.get_running_loop(), asyncio.Queue[Output]()
+        inbox, handover = Inbox(), self._handovers.enter()
+        num_open = 0
+        try:
+            sequences = await self._submit_async(request, partial(handover.put, inbox))
+            num_open = len(sequences)
+            while num_open:
+                for output in await inbox.take():
+                    num_open -= output.finish_reason is not None
+                    yield output
+        finally:
+            self._handovers.leave(handover)
+            if num_open:
+                self.abort(*sequences)
 
-        def deliver(output: Output) -> None:  # fails where the loop is closed, which ends the sequence
-            loop.call_soon_threadsafe(outputs.put_nowait, output)
-
+    async def _submit_async(self, request: GenerationRequest, deliver: Deliver) -> list[Sequence]:
+        """`submit` for asyncio."""
         asked = self._ask(lambda: self._submit(request, deliver))
         try:
-            sequences = await asyncio.wrap_future(asked)
+            return await asyncio.wrap_future(asked)
         except BaseException:
             asked.add_done_callback(self._abandon)
             raise
-        num_open = len(sequences)
-        try:
-            while num_open:
-                output = await outputs.get()
-                num_open -= output.finish_reason is not None
-                yield output
-        finally:
-            if num_open:
-                self.abort(*sequences)
 
     def submit(self, request: GenerationRequest, deliver: Deliver) -> list[Sequence]:
         """Submit, with `deliver` called from the engine's thread with every output; it must not block."""
@@ -118,6 +123,7 @@ class Worker:
         for sequence, deliver in waiting.items():
             with suppress(Exception):  # a broken receiver has nobody to tell
                 deliver(Output(sequence, (), "error", error))
+        self._handovers.wake()
 
     def _ask(self, command: Callable[[], T]) -> "Future[T]":
         """Have the thread run a command between two steps; starts the thread where none is alive."""
@@ -159,6 +165,7 @@ class Worker:
         while self._dropped:
             self._abort(self._dropped.popleft())
         self._step()
+        self._handovers.wake()
         self.round_began = None
 
     def _step(self) -> None:
