@@ -12,6 +12,7 @@ from typing import Any
 
 import h11
 from h11._receivebuffer import ReceiveBuffer  # where the bytes of a request's head are last seen as they came
+from h11._writers import ChunkedWriter
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from small4.server.bounds import Bounds
@@ -38,6 +39,16 @@ class StrictBuffer(ReceiveBuffer):
     def _extract(self, count: int) -> bytearray:
         self._taken = super()._extract(count)
         return self._taken
+
+
+class StreamingConnection(h11.Connection):
+    """h11's connection; a part of a chunked body, which changes no state, is framed without a walk through them all."""
+
+    def send(self, event: h11.Event) -> Any:
+        """See `h11.Connection.send`."""
+        if type(event) is h11.Data and type(self._writer) is ChunkedWriter and self.our_state is h11.SEND_BODY:
+            return b"%x\r\n%b\r\n" % (len(event.data), event.data) if event.data else b""
+        return super().send(event)
 
 
 def check_head(head: bytes, max_headers: int) -> None:
@@ -74,6 +85,7 @@ class StrictProtocol(H11Protocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self.conn = StreamingConnection(h11.SERVER, self.conn._max_incomplete_event_size)
         self.conn._receive_buffer = StrictBuffer(self.server_bounds.max_headers)  # which is empty still
         self._head_timer: asyncio.TimerHandle | None = None
         self._reader_timer: asyncio.TimerHandle | None = None

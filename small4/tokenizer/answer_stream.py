@@ -85,7 +85,8 @@ class AnswerStream:
                         text = self._stops.push(text)
                         self.is_over = self.is_over or self._stops.found is not None
                     if text:
-                        shown.append(TextDelta(text, self._logprobs.show(text)))
+                        logprobs = self._logprobs.show(text)
+                        shown.append(TextDelta(text, logprobs) if logprobs or text != event.text else event)
                 case _:
                     shown.append(event)
         return shown
@@ -119,6 +120,8 @@ class _Waiting:
     def show(self, text: str) -> tuple[TokenLogprobs, ...]:
         """What goes with a piece of text that is shown."""
         self.num_shown += len(text)
+        if not self.waiting:
+            return ()
         ready = tuple(logprobs for start, logprobs in self.waiting if start < self.num_shown)
         self.waiting = self.waiting[len(ready) :]
         return ready

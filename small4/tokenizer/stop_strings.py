@@ -43,6 +43,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """The part of the text so far that can be shown now; nothing once a stop string was found."""
+        if not self._matches:
+            return text
         if self.found is not None:
             return ""
         text = self._held + text
@@ -51,7 +53,7 @@ class StopStrings:
             if complete:
                 self.found, self._held = max(complete, key=len), ""
                 return text[: end - len(self.found)]
-        held = max((match.length for match in self._matches), default=0)
+        held = max(match.length for match in self._matches)
         shown, self._held = text[: len(text) - held], text[len(text) - held :]
         return shown
 

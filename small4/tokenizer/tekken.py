@@ -87,6 +87,7 @@ class Tokenizer:
         self.control = ControlIds(**{role: tekken.get_special_token(name) for role, name in _ROLES.items()})
         self.efforts: tuple[str, ...] = _allowed_efforts(tekken)
         self.image_grid: ImageGrid | None = _image_grid(tekken)
+        self._bytes: dict[int, bytes] = {}  # of the tokens that were asked for: every token of an answer is
         self._encode_cached = lru_cache(maxsize=_MAX_CACHED_TEXTS)(self.encode_text)
 
     @classmethod
@@ -123,8 +124,11 @@ class Tokenizer:
 
     def token_bytes(self, token_id: int) -> bytes:
         """Bytes of one piece, often not a whole character; none for a control token."""
-        self._check_ids([token_id])
-        return bytes(self._tekken.id_to_byte_piece(token_id, SpecialTokenPolicy.IGNORE))
+        data = self._bytes.get(token_id)
+        if data is None:
+            self._check_ids([token_id])
+            data = self._bytes[token_id] = bytes(self._tekken.id_to_byte_piece(token_id, SpecialTokenPolicy.IGNORE))
+        return data
 
     def special_id(self, name: str) -> int:
         """Id of the control token with this name, such as `[THINK]`."""

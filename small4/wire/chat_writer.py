@@ -29,6 +29,8 @@ from small4.wire.sse import ServerEvent
 
 DONE = ServerEvent("[DONE]")
 
+_encode = msgspec.json.Encoder().encode
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatStyle:
@@ -53,6 +55,9 @@ class ChatWriter:
         self._style = style
         self._answers = [_Answer() for _ in range(call.request.num_answers)]
         self._has_logprobs = call.request.sampling.logprobs is not None
+        self._around_text: dict[
+            int, tuple[str, str]
+        ] = {}  # what stands before and behind the text of an answer's chunk
 
     def start(self) -> list[ServerEvent]:
         """One opening chunk per answer."""
@@ -96,6 +101,8 @@ class ChatWriter:
         match event:
             case ReasoningDelta(text):
                 chunks += [self._chunk(index, delta) for delta in self._reasoning_delta(text)]
+            case TextDelta(text, ()):
+                chunks.append(self._text_chunk(index, text))
             case TextDelta(text, logprobs):
                 chunks.append(self._chunk(index, {"content": text}, logprobs))
             case ToolCallStart() | ToolCallDelta() if self._style.has_whole_calls:
@@ -136,6 +143,14 @@ class ChatWriter:
         if self._form.has_stream_usage and not self._style.has_usage_at_finish:
             fields["usage"] = None
         return self._event(fields)
+
+    def _text_chunk(self, index: int, text: str) -> ServerEvent:
+        """`_chunk` of a content without scores, as most are: only the text differs from one to the next."""
+        if index not in self._around_text:
+            head, _, tail = self._chunk(index, {"content": ""}).data.partition('{"content":""}')
+            self._around_text[index] = (head + '{"content":', "}" + tail)
+        head, tail = self._around_text[index]
+        return ServerEvent(head + _json(text) + tail)
 
     def _choice(self, index: int, answer: Answer) -> dict[str, Any]:
         finish = self._answers[index].finish
@@ -232,5 +247,5 @@ def _format_call(call: ToolCall) -> dict[str, Any]:
     return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def _json(body: dict[str, Any]) -> str:
-    return msgspec.json.encode(body).decode()
+def _json(body: dict[str, Any] | str) -> str:
+    return _encode(body).decode()

@@ -25,6 +25,8 @@ class ServerEvent:
 
 def encode(event: ServerEvent) -> bytes:
     """The event's bytes, blank line included."""
+    if event.name is None and "\n" not in event.data:
+        return f"data: {event.data}\n\n".encode()
     lines = [] if event.name is None else [f"event: {event.name}"]
     lines += [f"data: {line}" for line in event.data.split("\n")]
     return ("\n".join(lines) + "\n\n").encode()

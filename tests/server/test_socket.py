@@ -10,6 +10,7 @@ import sys
 import time
 from contextlib import suppress
 
+import h11
 import httpx2
 import pytest
 
@@ -17,6 +18,7 @@ from small4.chat import Finish, TextDelta, Usage
 from small4.errors import ConfigError
 from small4.providers.scripted import Pause
 from small4.server.bounds import Bounds
+from small4.server.protocol import StreamingConnection
 from small4.server.run import check_address, open_files, serving
 from tests.server.asgi import CHAT, STREAM, Served
 
@@ -59,6 +61,21 @@ def test_honest_request_is_answered(url):
     reply = talk(url, whole(HEAD))
     assert reply.startswith(b"HTTP/1.1 200 ")
     assert b"Hello!" in reply
+
+
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+def test_parts_of_a_body_are_framed_as_h11_frames_them(version):
+    sent = []
+    for connection in (StreamingConnection(h11.SERVER), h11.Connection(h11.SERVER)):
+        connection.receive_data(b"GET / HTTP/%b\r\nHost: a\r\n\r\n" % version)
+        while connection.next_event() is not h11.NEED_DATA and connection.their_state is not h11.DONE:
+            pass
+        events = [h11.Response(status_code=200, headers=[])]
+        events += [h11.Data(data=data) for data in (b"a", b"", b"x" * 70_000)]
+        sent.append([bytes(connection.send(event)) for event in [*events, h11.EndOfMessage()]])
+        with pytest.raises(h11.LocalProtocolError):
+            connection.send(h11.Data(data=b"behind the end"))
+    assert sent[0] == sent[1]
 
 
 def chunked(body: bytes = BODY) -> bytes:

@@ -313,3 +313,15 @@ def test_nothing_that_a_provider_sends_raises_anything_but_an_upstream_error(chu
         return
     assert "[DONE]" in [chunk.strip() for chunk in chunks]
     assert isinstance(events[-1].event, Finish)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 1), words), max_size=4), st.sampled_from([openai_chat, mistral]), st.booleans()
+)
+def test_a_chunk_of_text_is_the_same_whichever_way_it_is_written(pieces, dialect, has_usage):
+    options = {"stream": True, "n": 2} | ({"stream_options": {"include_usage": True}} if has_usage else {})
+    body = {name: value for name, value in CHAT.items() if name != "logprobs"} | options
+    head = Head("h1", 1763600000, 'a "name" {"content":""}')
+    writer = dialect.Writer(dialect.parse_request(msgspec.json.encode(body)), head)
+    for index, text in pieces:
+        assert writer.push(AnswerEvent(index, TextDelta(text))) == [writer._chunk(index, {"content": text})]
