@@ -3,17 +3,18 @@
     python -m benchmarks.http_clients http://127.0.0.1:4119 8 64 1     64 tokens each; 0: the scripted words, checked
     python -m benchmarks.http_clients http://127.0.0.1:4119 1 64 10    ten times, one after the other
 
-They read bytes and hardly look at them, so that the machine's time goes to the server.
+They read bytes and hardly look at them, without a framework, so that the machine's time goes to the server.
 """
 
-import asyncio
 import json
 import re
 import resource
+import socket
 import statistics
 import sys
 import time
 from dataclasses import dataclass, field
+from selectors import EVENT_READ, DefaultSelector
 
 STREAM_WORDS = 50
 WORDS = [f"w{number} " for number in range(STREAM_WORDS)]
@@ -23,28 +24,45 @@ WORDS = [f"w{number} " for number in range(STREAM_WORDS)]
 class Seen:
     """What one client saw."""
 
+    began: float
     first_seconds: float = 0.0
     parts: list[bytes] = field(default_factory=list)
+
+    def take(self, part: bytes) -> None:
+        if not self.first_seconds and b'"content":"' in part.replace(b'"content":""', b""):
+            self.first_seconds = time.perf_counter() - self.began
+        self.parts.append(part)
 
     @property
     def body(self) -> bytes:
         return b"".join(self.parts)
 
 
-async def visit(host: str, port: int, number: int, num_tokens: int) -> Seen:
-    """One request, read to its end."""
+def visit_all(host: str, port: int, num_clients: int, num_tokens: int) -> list[Seen]:
+    """One request of each client, all at once, read to their ends."""
+    everybody = []
+    with DefaultSelector() as selector:
+        for number in range(num_clients):
+            everybody.append(Seen(time.perf_counter()))
+            selector.register(ask(host, port, number, num_tokens), EVENT_READ, everybody[-1])
+        while selector.get_map():
+            for key, _ in selector.select():
+                connection: socket.socket = key.fileobj  # type: ignore[assignment]
+                part = connection.recv(65536)
+                key.data.take(part)
+                if not part:
+                    selector.unregister(connection)
+                    connection.close()
+    return everybody
+
+
+def ask(host: str, port: int, number: int, num_tokens: int) -> socket.socket:
+    """A connection that has sent its request."""
     body = json.dumps(request(number, num_tokens)).encode()
-    began = time.perf_counter()
-    reader, writer = await asyncio.open_connection(host, port)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
-    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
-    seen = Seen()
-    while part := await reader.read(65536):
-        if not seen.first_seconds and b'"content":"' in part.replace(b'"content":""', b""):
-            seen.first_seconds = time.perf_counter() - began
-        seen.parts.append(part)
-    writer.close()
-    return seen
+    connection = socket.create_connection((host, port))
+    connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    return connection
 
 
 def request(number: int, num_tokens: int) -> dict[str, object]:
@@ -60,12 +78,12 @@ def request(number: int, num_tokens: int) -> dict[str, object]:
     }
 
 
-async def run(url: str, num_clients: int, num_tokens: int, num_times: int) -> dict[str, object]:
+def run(url: str, num_clients: int, num_tokens: int, num_times: int) -> dict[str, object]:
     host, _, port = url.removeprefix("http://").rpartition(":")
     began = time.perf_counter()
     seen: list[Seen] = []
     for _ in range(num_times):
-        seen += await asyncio.gather(*(visit(host, int(port), number, num_tokens) for number in range(num_clients)))
+        seen += visit_all(host, int(port), num_clients, num_tokens)
     seconds = time.perf_counter() - began
     firsts = sorted(one.first_seconds for one in seen)
     return {
@@ -89,4 +107,4 @@ def num_tokens_of(body: bytes) -> int:
 if __name__ == "__main__":
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
-    print(json.dumps(asyncio.run(run(sys.argv[1], *map(int, sys.argv[2:5])))))
+    print(json.dumps(run(sys.argv[1], *map(int, sys.argv[2:5]))))
