@@ -73,7 +73,8 @@ def _training(route: Route, policy: Policy, needs: Needs) -> str | None:
 
 def _retention(route: Route, policy: Policy, needs: Needs) -> str | None:
     limit, posture = policy.max_retention_days, route.posture
-    days = 0 if posture.keeps_nothing else posture.retention_days
+    # 0 days with no zero data retention contradict each other: then the days are unknown.
+    days = 0 if posture.keeps_nothing else posture.retention_days or None
     if limit is None or (days is not None and days <= limit):
         return None
     return f"keeps prompts {'for an unknown time' if days is None else f'{days} days'}, not at most {limit}"

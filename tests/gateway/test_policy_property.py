@@ -99,7 +99,7 @@ def is_allowed(one, fields: dict, parameters: set) -> bool:
         "regions": in_regions,
         "training": lambda: fields["training"] == "allow" or p.training == "no",
         "max_retention_days": lambda: (
-            not stays or (p.retention_days is not None and p.retention_days <= fields["max_retention_days"])
+            not stays or (p.retention_days not in (0, None) and p.retention_days <= fields["max_retention_days"])
         ),
         "local_only": lambda: local or not fields["local_only"],
         "max_posture_age_days": lambda: p.age_days is not None and p.age_days <= fields["max_posture_age_days"],
