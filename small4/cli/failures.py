@@ -46,9 +46,11 @@ def mendable(error: Exception) -> str | None:
 def _keep_traceback(error: Exception) -> str:
     try:
         directory = state_directory()
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = directory / f"crash-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
-        path.write_text("".join(traceback.format_exception(error)), encoding="utf-8")
+        # An exception can quote a prompt.
+        with os.fdopen(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="utf-8") as report:
+            report.write("".join(traceback.format_exception(error)))
     except OSError:
         return "run `small4 --debug` with the same verb to see where"
     return f"the traceback is in {path}; please report it. `small4 --debug VERB` shows it here"

@@ -80,7 +80,7 @@ def _keys() -> KeyBindings:
 def _history(path: Path) -> History:
     """Earlier lines, readable by their owner only; without a writable place they last as long as the program."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         os.close(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600))
     except OSError:
         return InMemoryHistory()

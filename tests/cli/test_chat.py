@@ -169,4 +169,4 @@ def test_a_conversation_in_a_real_terminal(terminal: Terminal, tmp_path: Path) -
 
     history = tmp_path / "small4" / "chat_history"
     assert "+17+48\n" in history.read_text()
-    assert history.stat().st_mode & 0o077 == 0
+    assert (history.stat().st_mode | history.parent.stat().st_mode) & 0o077 == 0

@@ -187,6 +187,7 @@ def test_a_bug_is_told_in_short_and_its_traceback_kept(
     (kept,) = (tmp_path / "state" / "small4").glob("crash-*.txt")
     assert str(kept) in done.stderr
     assert "ZeroDivisionError" in kept.read_text()
+    assert (kept.stat().st_mode & 0o777, kept.parent.stat().st_mode & 0o777) == (0o600, 0o700)
 
 
 def test_debug_shows_the_traceback_of_a_bug(
