@@ -6,7 +6,6 @@ writes. PostgreSQL may have several processes on one ledger: a lock per transact
 another for as long as a process is connected tells which of them still lives.
 """
 
-import fcntl
 import os
 import secrets
 import sqlite3
@@ -24,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from small4.errors import ConfigError, LedgerError, LedgerUnavailableError
 from small4.gateway.ledger_page import recover
 from small4.gateway.ledger_tables import STEPS, attempts, bring_up_to_date
+from small4.gateway.private_files import try_lock
 
 Result = TypeVar("Result")
 
@@ -177,14 +177,11 @@ def _lock_file(url: URL) -> int | None:
         return None
     path = Path(f"{url.database}.lock")
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
+    handle = try_lock(path)
+    if handle is None:
         raise LedgerError(
             f"the ledger {url.database} is open in another process; stop that one, or name another ledger"
-        ) from None
+        )
     return handle
 
 

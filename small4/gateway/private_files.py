@@ -1,5 +1,6 @@
 """Files that their owner alone may read, put in their place in one step: whole, or not at all."""
 
+import fcntl
 import os
 import secrets
 import time
@@ -18,7 +19,6 @@ UNFINISHED = ".unfinished"  # the end of the name of a file that is being writte
 DAMAGED = ".damaged"  # and of one that cannot be read
 SECRET_BYTES = 32
 LOCK_SECONDS = 10.0  # to wait for another program that changes the same file
-STALE_LOCK_SECONDS = 60.0  # after which a lock was left behind by a program that died
 
 
 def make_private(directory: Path) -> None:
@@ -106,24 +106,27 @@ def _checked_secret(path: Path, way_out: str) -> bytes:
 
 @contextmanager
 def locked(lock: Path) -> Iterator[None]:
-    """Keep every other program out that asks for the same lock."""
+    """Keep every other program out that asks for the same lock; one whose holder died is free."""
     deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            break
-        except FileExistsError:
-            with suppress(FileNotFoundError):
-                if time.time() - lock.stat().st_mtime > STALE_LOCK_SECONDS:
-                    lock.unlink()
-                    continue
+    while (handle := try_lock(lock)) is None:
         if time.monotonic() > deadline:
-            raise ConfigError(f"another program holds {lock}; try again, or remove it if none runs")
+            raise ConfigError(f"another program holds {lock}; try again once it has ended")
         time.sleep(0.02)
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def try_lock(lock: Path) -> int | None:
+    """A handle that holds the lock of this file until it is closed; None if another has it."""
+    handle = os.open(lock, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def append_private(path: Path) -> BinaryIO:

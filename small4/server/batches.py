@@ -7,7 +7,6 @@ Of several servers of a state directory one works on its batches: that which hol
 """
 
 import asyncio
-import fcntl
 import os
 import secrets
 import time
@@ -22,7 +21,7 @@ from typing import ParamSpec, TypeVar
 from msgspec import structs
 
 from small4.errors import AuthenticationError, BusyError, ConflictError, FieldError, Small4Error
-from small4.gateway.private_files import make_private
+from small4.gateway.private_files import make_private, try_lock
 from small4.server.batch_journal import Journal
 from small4.server.batch_lines import BatchLines
 from small4.server.batch_run import Run
@@ -293,12 +292,9 @@ class Batches:
 
 def _locked(path: Path) -> int:
     """A handle that holds a lock on this file until it is closed; raises if another has it."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        raise BusyError("another server of this state directory has its files and batches; ask that one") from None
+    handle = try_lock(path)
+    if handle is None:
+        raise BusyError("another server of this state directory has its files and batches; ask that one")
     return handle
 
 

@@ -1,6 +1,7 @@
 """Keys of providers at rest: sealed, bound to where they go, private, and passed over for the environment's."""
 
 import json
+import os
 import stat
 import threading
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from small4.errors import ConfigError
+from small4.gateway import private_files
 from small4.gateway.addresses import address_of, endpoint_of
 from small4.gateway.keys import ProviderKeys
 from small4.gateway.known import known_providers, small4_among, unusable_providers
@@ -47,7 +49,7 @@ def test_a_key_comes_back_for_its_provider_alone(tmp_path: Path) -> None:
 def test_files_hold_no_key_and_only_their_owner_reads_them(tmp_path: Path) -> None:
     keys_in(tmp_path / "state").set(MISTRAL, KEY)
     files = list((tmp_path / "state").iterdir())
-    assert {file.name for file in files} == {"provider-keys.json", "provider-secret"}
+    assert {file.name for file in files} == {"provider-keys.json", "provider-keys.lock", "provider-secret"}
     for file in files:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
         assert not any(KEY[start : start + 6].encode() in file.read_bytes() for start in range(len(KEY) - 5))
@@ -152,6 +154,20 @@ def test_many_programs_may_set_keys_at_once(tmp_path: Path) -> None:
     assert len(keys.kept()) == 20
     for name, entry in keys.kept().items():
         assert text(keys, entry.endpoint) == f"{name}-0123456789"
+
+
+def test_a_lock_that_was_left_behind_is_free_and_one_that_is_held_is_not_however_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(private_files, "LOCK_SECONDS", 0.05)
+    lock = tmp_path / "lock"
+    lock.touch()
+    with private_files.locked(lock):
+        os.utime(lock, (0, 0))
+        with pytest.raises(ConfigError, match="another program holds"), private_files.locked(lock):
+            pass
+    with private_files.locked(lock):
+        pass
 
 
 def test_no_key_is_kept_for_where_it_could_not_be_sent(tmp_path: Path) -> None:
