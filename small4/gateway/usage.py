@@ -4,14 +4,15 @@ Reads beside the process that writes. `Filter.key` stands in the statement itsel
 hold another's rows.
 """
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Literal, get_args
 
-from sqlalchemy import ColumnElement, Connection, Row, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, case, func, select
 from sqlalchemy.exc import DBAPIError
 
 from small4.errors import ConfigError, LedgerError
@@ -21,7 +22,9 @@ from small4.gateway.money import to_dollars
 
 Grouping = Literal["key", "app", "route", "day"]
 GROUPINGS: tuple[Grouping, ...] = get_args(Grouping)
-ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 1000  # of an export
+SUMMED_AT_ONCE = 20_000  # takes some hundredths of a second, for which the writer may have to wait
+DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +84,45 @@ def read_usage(url: str, by: Grouping, wanted: Filter) -> list[UsageRow]:
     """Sums by key, app or route, the most expensive first; by day, in order."""
     if by not in GROUPINGS:
         raise ConfigError(f"usage cannot be shown by {by!r}; there are {', '.join(GROUPINGS)}")
-    group = attempts.c[by]
-    sums = select(group.label("name"), *_SUMS).where(*_conditions(wanted)).group_by(group).order_by(group)
-    with _reading(url) as connection:
-        rows = [_usage_row(row, by) for row in connection.execute(sums)]
+    totals: dict[Any, Counter[str]] = {}
+    for block in sums_of_blocks(url, by, wanted):
+        for row in block:
+            sums = {name: int(value) for name, value in row._mapping.items() if name != "name"}
+            totals.setdefault(row.name, Counter()).update(sums)
+    rows = [_usage_row(name, totals[name], by) for name in sorted(totals)]
     return rows if by == "day" else sorted(rows, key=lambda row: row.cost, reverse=True)
+
+
+def sums_of_blocks(url: str, by: Grouping, wanted: Filter) -> Iterator[Sequence[Row[Any]]]:
+    """The sums of some attempts after another, since one statement over all would keep the writer out until its end."""
+    group = attempts.c[by]
+    sums = select(group.label("name"), *_SUMS).where(*_conditions(wanted)).group_by(group)
+    with _reading(url) as connection:
+        for block in _blocks(connection, wanted):
+            with connection.begin():
+                rows = connection.execute(sums.where(*block)).all()
+            yield rows
+
+
+def _blocks(connection: Connection, wanted: Filter) -> Iterator[tuple[ColumnElement[bool], ...]]:
+    """Conditions that divide the attempts from the filter's first day on, by day and row."""
+    day, row_id = attempts.c.day, attempts.c.id
+    previous = -1 if wanted.since is None else _microseconds(wanted.since) // DAY_US - 1
+    while (today := _only(connection, select(func.min(day)).where(day > previous))) is not None:
+        of_day = day == today
+        last: int | None = 0
+        while last is not None:
+            rest = select(row_id).where(of_day, row_id > last).order_by(row_id)
+            end = _only(connection, rest.offset(SUMMED_AT_ONCE - 1).limit(1))
+            yield (of_day, row_id > last) if end is None else (of_day, row_id > last, row_id <= end)
+            last = end
+        previous = today
+
+
+def _only(connection: Connection, statement: Select[Any]) -> int | None:
+    with connection.begin():
+        found: int | None = connection.execute(statement).scalar()
+    return found
 
 
 def read_attempts(url: str, wanted: Filter) -> Iterator[AttemptRow]:
@@ -124,7 +161,7 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     if wanted.since is not None:
         began = _microseconds(wanted.since)
         # The day has an index, the time has none.
-        conditions += [attempts.c.day >= began // 86_400_000_000, attempts.c.began_us >= began]
+        conditions += [attempts.c.day >= began // DAY_US, attempts.c.began_us >= began]
     if wanted.until is not None:
         conditions.append(attempts.c.began_us < _microseconds(wanted.until))
     if wanted.key is not None:
@@ -134,10 +171,10 @@ def _conditions(wanted: Filter) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _usage_row(row: Row[Any], by: Grouping) -> UsageRow:
-    facts = {name: int(value) for name, value in row._mapping.items() if name not in ("name", "cost")}
-    name = f"{_EPOCH + timedelta(days=row.name):%Y-%m-%d}" if by == "day" else str(row.name)
-    return UsageRow(name=name, cost=to_dollars(int(row.cost)), **facts)
+def _usage_row(group: Any, sums: Mapping[str, int], by: Grouping) -> UsageRow:
+    facts = {name: number for name, number in sums.items() if name != "cost"}
+    name = f"{_EPOCH + timedelta(days=group):%Y-%m-%d}" if by == "day" else str(group)
+    return UsageRow(name=name, cost=to_dollars(sums["cost"]), **facts)
 
 
 def _attempt_row(row: Row[Any]) -> AttemptRow:

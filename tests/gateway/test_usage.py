@@ -15,7 +15,7 @@ import pytest
 from small4.errors import ConfigError, LedgerError
 from small4.gateway import usage
 from small4.gateway.ledger import Ledger, LedgerConfig
-from small4.gateway.usage import AttemptRow, Filter, read_attempts, read_usage
+from small4.gateway.usage import GROUPINGS, AttemptRow, Filter, read_attempts, read_usage, sums_of_blocks
 from small4.gateway.usage_export import write_csv, write_json
 from tests.cli.conftest import Small4
 from tests.cli.conftest import small4 as small4  # a fixture
@@ -62,6 +62,46 @@ def test_usage_by_day_follows_the_days_of_utc(booked: str) -> None:
         ("2026-11-20", 2),
         ("2026-11-21", 3),
     ]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize("by", GROUPINGS)
+def test_sums_by_blocks_are_those_of_the_rows(booked: str, monkeypatch: pytest.MonkeyPatch, by, at_once: int) -> None:
+    monkeypatch.setattr(usage, "SUMMED_AT_ONCE", at_once)
+    minute = timedelta(minutes=1)
+    for wanted in (
+        Filter(),
+        Filter(key="alice"),
+        Filter(app="notes"),
+        Filter(since=FIRST + minute),
+        Filter(until=FIRST),
+    ):
+        rows = list(read_attempts(booked, wanted))
+        sums = {row.name: (row.num_attempts, row.completion_tokens, row.cost) for row in read_usage(booked, by, wanted)}
+        names = {f"{row.began:%Y-%m-%d}" if by == "day" else getattr(row, by) for row in rows}
+        for name in names:
+            own = [row for row in rows if name in (f"{row.began:%Y-%m-%d}", getattr(row, by, None))]
+            tokens, cost = sum(row.completion_tokens or 0 for row in own), sum(row.cost or 0 for row in own)
+            assert sums.pop(name) == (len(own), tokens, cost)
+        assert not sums
+
+
+def test_ledger_is_written_while_its_usage_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(usage, "SUMMED_AT_ONCE", 2)
+    url = str(tmp_path / "ledger.db")
+
+    async def reserve(*numbers: int) -> None:
+        await asyncio.gather(*(ledger.reserve(reservation(number)) for number in numbers))
+
+    with Ledger(LedgerConfig(url=url)) as ledger:
+        asyncio.run(reserve(*range(5)))
+        blocks = sums_of_blocks(url, "key", Filter())
+        seen = [next(blocks)]
+        num_commits = ledger.num_commits
+        asyncio.run(reserve(5))
+        assert ledger.num_commits == num_commits + 1
+        seen += blocks
+    assert [row.num_attempts for block in seen for row in block] == [2, 2, 2]
 
 
 def test_filter_leaves_out_what_is_not_meant(booked: str, monkeypatch: pytest.MonkeyPatch) -> None:
