@@ -6,9 +6,9 @@ with small4.Hosted("mistral") as model:
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import aclosing, closing
+from contextlib import aclosing, closing, suppress
 from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any, Self, TypeVar, Unpack
@@ -23,7 +23,7 @@ from small4.gateway.known import small4_among
 from small4.providers.discovery import list_models
 from small4.providers.endpoint import Dialect
 from small4.providers.hosted import SMALL4_CONTEXT, HostedProvider, served_model
-from small4.providers.provider import NANO_NOTE, Caller
+from small4.providers.provider import NANO_NOTE, Caller, Provider
 from small4.providers.provider_key import ProviderKey
 from small4.providers.upstream import Upstream, UpstreamBounds
 from small4.wire.models_reader import FoundModel
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 NANO = "nano"  # what every small4 calls its demonstration model
 MAX_NAMED = 8  # models that an error names
+MAX_WAITING = 256  # events that have come and were not read; then the provider waits
+ROOM_AT_ONCE = 64  # events that are read before the other thread is told
 NOBODY = Caller()
 
 
@@ -120,12 +122,16 @@ class Hosted:
     def events(self, request: ChatRequest) -> Generator[AnswerEvent, None, None]:
         """The events of all answers to a request as they come, each with the number of its answer."""
         arrived: SimpleQueue[AnswerEvent | BaseException | None] = SimpleQueue()
-        asking = self._loop.start(_pump(self.provider, request, arrived))
+        room, num_read = asyncio.Semaphore(MAX_WAITING), 0
+        asking = self._loop.start(_pump(self.provider, request, arrived, room))
         try:
             while (event := arrived.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
                 yield event
+                num_read += 1
+                if num_read % ROOM_AT_ONCE == 0:
+                    self._loop.soon(_make_room, room)
         finally:
             asking.cancel()
 
@@ -172,6 +178,11 @@ class _Loop:
             raise ConfigError("this provider was closed; make another")
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
+    def soon(self, call: Callable[..., None], *arguments: object) -> None:
+        """Have the loop make a call; none where it was closed."""
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(call, *arguments)
+
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Do work in the loop and wait for it; Ctrl-C ends both."""
         future = self.start(work)
@@ -194,13 +205,17 @@ class _Loop:
 
 
 async def _pump(
-    provider: HostedProvider, request: ChatRequest, arrived: "SimpleQueue[AnswerEvent | BaseException | None]"
+    provider: Provider,
+    request: ChatRequest,
+    arrived: "SimpleQueue[AnswerEvent | BaseException | None]",
+    room: asyncio.Semaphore,
 ) -> None:
-    """Hand the events on to another thread, and last what ended them."""
+    """Hand the events on to another thread as long as there is room, and last what ended them."""
     ending: BaseException | None = None
     try:
         async with aclosing(provider.stream(request, NOBODY)) as events:
             async for event in events:
+                await room.acquire()
                 arrived.put(event)
     except asyncio.CancelledError:
         ending = RequestError("the provider was closed while it answered")
@@ -209,6 +224,11 @@ async def _pump(
         ending = error
     finally:
         arrived.put(ending)
+
+
+def _make_room(room: asyncio.Semaphore) -> None:
+    for _ in range(ROOM_AT_ONCE):
+        room.release()
 
 
 async def _cancel_others() -> None:

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ from typing import Any
 import pytest
 
 from small4 import Hosted
-from small4.chat import ChatRequest, Finish, Message, ReasoningDelta, TextDelta, Tool, ToolCall, Usage
+from small4.chat import AnswerEvent, ChatRequest, Finish, Message, ReasoningDelta, TextDelta, Tool, ToolCall, Usage
 from small4.errors import ConfigError, EffortError, RequestError, UpstreamError, UpstreamKeyError
 from small4.gateway.keys import ProviderKeys
+from small4.hosted import MAX_WAITING
 from small4.providers.endpoint import endpoint_at
+from small4.providers.provider import Caller
 from small4.providers.scripted import Pause, ScriptedProvider
 from small4.server.models import Offer
 from small4.server.run import serving
@@ -155,3 +157,39 @@ def test_a_known_provider_needs_no_list_but_a_key(tmp_path: Path) -> None:
 def test_it_needs_no_torch() -> None:
     program = "import sys, small4; small4.Hosted; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+class Counting(ScriptedProvider):
+    """Counts what was taken from it."""
+
+    num_given = 0
+
+    async def stream(self, request: ChatRequest, caller: Caller) -> AsyncGenerator[AnswerEvent, None]:
+        async for event in super().stream(request, caller):
+            self.num_given += 1
+            yield event
+
+
+def test_an_answer_that_is_read_slowly_waits_at_its_provider_and_comes_whole(tmp_path: Path) -> None:
+    texts = [f"{number} " for number in range(2000)]
+    with Hosted("http://127.0.0.1:1", "m", keys=ProviderKeys(tmp_path, {})) as model:
+        model.provider = provider = Counting([*map(TextDelta, texts), Finish("stop", Usage(1, 2000))])
+        events = model.stream(ChatRequest(messages=(Message("user", "Count."),)))
+        first = next(events)
+        time.sleep(0.05)
+        assert provider.num_given <= MAX_WAITING + 1
+        rest = list(events)
+    assert [event.text for event in (first, *rest) if isinstance(event, TextDelta)] == texts
+    assert isinstance(rest[-1], Finish)
+
+
+def test_an_answer_that_nobody_reads_any_more_is_left(tmp_path: Path) -> None:
+    with Hosted("http://127.0.0.1:1", "m", keys=ProviderKeys(tmp_path, {})) as model:
+        model.provider = provider = Counting([TextDelta("on ")] * 2000)
+        events = model.stream(ChatRequest(messages=(Message("user", "On and on."),)))
+        next(events)
+        events.close()
+        deadline = time.monotonic() + 5
+        while provider.num_open and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert (provider.num_open, provider.num_left) == (0, 1)
