@@ -11,7 +11,8 @@ from decimal import Decimal
 
 from small4.catalog.price import Prices, cost_of
 from small4.chat import ChatRequest, Usage
-from small4.gateway.worst_case import most_cost_of, num_images
+from small4.gateway.worst_case import most_cost_of
+from small4.providers.estimate import num_images
 
 
 @dataclass(frozen=True, slots=True)

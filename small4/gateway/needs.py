@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from small4.chat import (
     TEMPERATURES,
     ChatRequest,
-    ImageLink,
-    ImagePart,
     JsonObject,
     JsonSchema,
     Sampling,
     Usage,
 )
+from small4.providers.estimate import num_images
 
 EXPECTED_OUTPUT_TOKENS = 500  # of a request that sets no limit
 
@@ -47,15 +46,13 @@ class Needs:
 
 def needs_of(request: ChatRequest, prompt_tokens: int, *, cached_tokens: int = 0) -> Needs:
     """The needs of a chat request whose prompt has about so many tokens."""
-    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
-    num_images = sum(isinstance(part, ImagePart | ImageLink) for content in contents for part in content)
     expected = EXPECTED_OUTPUT_TOKENS if request.max_tokens is None else request.max_tokens
     return Needs(
         prompt_tokens=prompt_tokens,
         output_tokens=min(expected, EXPECTED_OUTPUT_TOKENS) * request.num_answers,
         cached_tokens=cached_tokens,
         max_tokens=request.max_tokens,
-        num_images=num_images,
+        num_images=num_images(request),
         abilities=frozenset(_abilities(request)),
         parameters=frozenset((*_parameters(request), *_sampling_parameters(request.sampling))),
     )

@@ -7,12 +7,11 @@ request's limit, else by the context. That is far above what most requests come 
 from decimal import Decimal
 
 from small4.catalog.price import Prices, cost_of
-from small4.chat import ChatRequest, ImageLink, ImagePart, Usage
-from small4.providers.estimate import prompt_bytes
+from small4.chat import ChatRequest, Usage
+from small4.providers.estimate import MAX_TOKENS_PER_IMAGE, num_images, prompt_bytes
 
 MARK_TOKENS = 16  # around a message or a call, at most
 TOOL_TOKENS = 64  # around a tool, or the answer's form: '{"type": "function", "function": ...'
-IMAGE_TOKENS = 4096  # of one image, at most
 
 
 def most_cost(
@@ -34,16 +33,10 @@ def most_tokens(request: ChatRequest, context_tokens: int, max_output_tokens: in
     num_calls = sum(len(message.tool_calls) for message in request.messages)
     prompt = prompt_bytes(request) + MARK_TOKENS * (len(request.messages) + num_calls + 1)
     prompt += TOOL_TOKENS * (len(request.tools) + (request.response_format is not None))
-    prompt += IMAGE_TOKENS * num_images(request)
+    prompt += MAX_TOKENS_PER_IMAGE * num_images(request)
     limits = (request.max_tokens, max_output_tokens, context_tokens)
     answer = min(limit for limit in limits if limit is not None)
     return min(prompt, context_tokens), answer * request.num_answers
-
-
-def num_images(request: ChatRequest) -> int:
-    """Images in the conversation."""
-    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
-    return sum(isinstance(part, ImagePart | ImageLink) for content in contents for part in content)
 
 
 def _cost(request: ChatRequest, prompt: int, answer: int, prices: Prices) -> Decimal | None:

@@ -7,6 +7,8 @@ from small4.chat import (
     AnswerEvent,
     ChatRequest,
     Finish,
+    ImageLink,
+    ImagePart,
     JsonSchema,
     Lark,
     Message,
@@ -23,14 +25,15 @@ from small4.chat import (
 
 BYTES_PER_TOKEN = 4  # of UTF-8, over prose and code in European languages
 TOKENS_PER_MESSAGE = 4  # the marks around it
-TOKENS_PER_IMAGE = 1024
+TOKENS_PER_IMAGE = 1024  # about
+MAX_TOKENS_PER_IMAGE = 4096
 MAX_COUNT = 2**40  # tokens that anybody is believed
 
 
 def prompt_tokens(request: ChatRequest) -> int:
     """About how many tokens a request's prompt has."""
-    num_images = sum(_num_images(message) for message in request.messages)
-    return _tokens(prompt_bytes(request)) + TOKENS_PER_MESSAGE * len(request.messages) + TOKENS_PER_IMAGE * num_images
+    num_tokens = _tokens(prompt_bytes(request)) + TOKENS_PER_MESSAGE * len(request.messages)
+    return num_tokens + TOKENS_PER_IMAGE * num_images(request)
 
 
 def prompt_bytes(request: ChatRequest) -> int:
@@ -39,6 +42,12 @@ def prompt_bytes(request: ChatRequest) -> int:
     return num_bytes + sum(
         len(tool.name) + _size(tool.description) + _json_size(tool.parameters) for tool in request.tools
     )
+
+
+def num_images(request: ChatRequest) -> int:
+    """Images in the conversation, sent along or to be fetched."""
+    contents = [message.content for message in request.messages if not isinstance(message.content, str)]
+    return sum(isinstance(part, ImagePart | ImageLink) for content in contents for part in content)
 
 
 class Tally:
@@ -126,12 +135,6 @@ def _form_bytes(form: ResponseFormat | None) -> int:
             return _size(text)
         case _:
             return 0
-
-
-def _num_images(message: Message) -> int:
-    if isinstance(message.content, str):
-        return 0
-    return sum(not isinstance(part, TextPart | ThinkPart) for part in message.content)
 
 
 def _json_size(value: object) -> int:
