@@ -15,12 +15,11 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
-from platformdirs import user_config_path, user_state_path
-
 from small4.errors import ConfigError, FieldError
 from small4.gateway.budgets import Budget
 from small4.gateway.config import RoutingConfig
 from small4.gateway.policy import Policy, policy_from, preference_of
+from small4.places import config_directory, state_directory
 from small4.wire.routing_fields import parse_provider
 
 Table = Mapping[str, Any]
@@ -123,7 +122,7 @@ def _truth(value: Any) -> bool:
 
 
 def _default_ledger(tables: Table) -> str:
-    return str(user_state_path("small4", appauthor=False) / "ledger.db")
+    return str(state_directory() / "ledger.db")
 
 
 _SOURCES = {
@@ -162,7 +161,7 @@ _SOURCES = {
 def _read(config: Path | None, environment: Mapping[str, str]) -> tuple[Path | None, Table]:
     """The file and what is in it; only one that was not asked for by name may be missing."""
     named = config or (Path(environment["SMALL4_CONFIG"]) if environment.get("SMALL4_CONFIG") else None)
-    file = named or user_config_path("small4", appauthor=False) / FILE_NAME
+    file = named or config_directory() / FILE_NAME
     try:
         return file, tomllib.loads(file.read_text(encoding="utf-8"), parse_float=Decimal)
     except FileNotFoundError:

@@ -31,7 +31,7 @@ def known_catalog(model: str) -> "Catalog":
     """What came with small4, what you added, and the prices that genai-prices publishes."""
     from small4.catalog.load import load_catalog
     from small4.catalog.published import with_published_prices
-    from small4.cli.places import config_directory
+    from small4.places import config_directory
 
     return with_published_prices(load_catalog(config_directory() / "catalog"), model)
 

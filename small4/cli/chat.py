@@ -120,8 +120,8 @@ def demonstrate(speaker: "Speaker", ink: "Ink", settings: "Settings") -> None:
 
 def converse(repl: "Repl") -> None:
     """Read lines from the terminal, with the history of earlier conversations, until the user leaves."""
-    from small4.cli.places import state_directory
     from small4.cli.prompt import make_reader
+    from small4.places import state_directory
 
     path = state_directory() / "chat_history"
     repl.run(make_reader(path, repl.state_line, has_colour=repl.ink.has_colour))

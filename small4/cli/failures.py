@@ -10,7 +10,6 @@ import time
 import traceback
 
 from small4.cli.ink import Ink
-from small4.cli.places import state_directory
 from small4.errors import Small4Error
 
 MENDABLE, BUG = 2, 1
@@ -44,6 +43,8 @@ def mendable(error: Exception) -> str | None:
 
 
 def _keep_traceback(error: Exception) -> str:
+    from small4.places import state_directory
+
     try:
         directory = state_directory()
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

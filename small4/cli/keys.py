@@ -31,7 +31,7 @@ def create_command(
     days: Annotated[float | None, typer.Option("--days", metavar="N", help="It expires then.")] = None,
 ) -> None:
     """Make a key. It is shown once; from then on every request needs one."""
-    from small4.cli.places import state_directory
+    from small4.places import state_directory
     from small4.server.keys import DEFAULT_SCOPES, KeyStore, Scope
 
     wanted = DEFAULT_SCOPES if scopes is None else cast("frozenset[Scope]", frozenset(scopes))  # `create` checks them
@@ -47,7 +47,7 @@ def list_command(
 ) -> None:
     """List the keys that open this machine's servers, and those of providers; no key itself is ever shown."""
     from small4.cli.ink import Ink
-    from small4.cli.places import state_directory
+    from small4.places import state_directory
     from small4.server.keys import GatewayKey, KeyStore
 
     def state(key: GatewayKey) -> str:
@@ -88,7 +88,7 @@ def list_command(
 @app.command("revoke")
 def revoke_command(key_id: Annotated[str, typer.Argument(help="As `small4 keys list` shows it.")]) -> None:
     """Close a key for good, from the next request on."""
-    from small4.cli.places import state_directory
+    from small4.places import state_directory
     from small4.server.keys import KeyStore
 
     key = KeyStore(state_directory()).revoke(key_id)

@@ -70,10 +70,10 @@ def serve_command(
     log: Annotated[str | None, typer.Option("--log", metavar="FILE", help="Log here; - for standard error.")] = None,
 ) -> None:
     """Serve a model to every SDK: OpenAI, Anthropic, Google and Mistral. With --gateway, hosted routes to it too."""
-    from small4.cli.places import state_directory
     from small4.cli.request import parse_quant, parse_size
     from small4.cli.speaker import load_speaker
     from small4.hub.names import NANO
+    from small4.places import state_directory
     from small4.server.bounds import Bounds
     from small4.server.door import Access
     from small4.server.fetch import FetchConfig

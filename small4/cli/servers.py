@@ -39,7 +39,7 @@ class Running:
 
 
 def server_directory() -> Path:
-    from small4.cli.places import state_directory
+    from small4.places import state_directory
 
     return state_directory() / "server"
 

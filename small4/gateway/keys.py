@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from platformdirs import user_config_path, user_state_path
-
 from small4.catalog.card import Catalog
 from small4.catalog.load import load_catalog
 from small4.errors import ConfigError
 from small4.gateway.known import known_providers, unusable_providers
 from small4.gateway.private_files import locked, make_private, secret_in, write_private
 from small4.gateway.sealing import Seal, derived_key
+from small4.places import config_directory, state_directory
 from small4.providers.endpoint import Dialect, Endpoint, endpoint_at
 from small4.providers.provider_key import ProviderKey
 
@@ -77,8 +76,7 @@ class ProviderKeys:
     @classmethod
     def of_user(cls) -> "ProviderKeys":
         """Those of whoever runs this program; their own files for the catalogue name more providers."""
-        own = user_config_path("small4", appauthor=False) / "catalog"
-        return cls(user_state_path("small4", appauthor=False), catalog=load_catalog(own))
+        return cls(state_directory(), catalog=load_catalog(config_directory() / "catalog"))
 
     def set(self, endpoint: Endpoint, text: str) -> None:
         """Keep a key for a provider, in the place of the one before it."""
