@@ -159,13 +159,15 @@ def is_ready(speaker: "LLM | None", gateway: "Assembly | None") -> bool:
 
 def offer_of(speaker: "LLM", names: Sequence[str] = ()) -> "Offer":
     """The loaded model as the server offers it; Small 4 itself answers to all its published names."""
-    from small4.server.models import SMALL4_ALIASES, Offer
+    from small4.gateway.known import names_of_small4
+    from small4.server.models import Offer
 
     name = Path(speaker.name).name  # of a path, what it ends in
+    published = names_of_small4() if is_release(name) else ()
     return Offer(
         id=name,
         provider=speaker.provider,
-        aliases=(*names, *(alias for alias in SMALL4_ALIASES if is_release(name) and alias not in names)),
+        aliases=(*names, *(alias for alias in published if alias not in (name, *names))),
         tokenizer=speaker.tokenizer,
     )
 

@@ -40,6 +40,12 @@ def unusable_providers(environment: Mapping[str, str], catalog: Catalog | None =
     return {name: str(found) for name, found in _all(environment, catalog) if isinstance(found, ConfigError)}
 
 
+def names_of_small4(catalog: Catalog | None = None) -> tuple[str, ...]:
+    """The spellings of Small 4 that are published; all mean the same model."""
+    card = (catalog or load_catalog()).find(SMALL4)
+    return (card.id, *card.aliases)
+
+
 def small4_among(model_ids: Iterable[str]) -> str | None:
     """The id that Small 4 has in a list of models."""
     found = [model_id for model_id in model_ids if any(word in model_id.lower() for word in SMALL4_WORDS)]

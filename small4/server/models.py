@@ -13,14 +13,6 @@ from small4.wire.model_entry import ModelEntry
 if TYPE_CHECKING:
     from small4.gateway.assembly import RoutedModel
 
-# The spellings of Small 4 that are published; all mean the same model.
-SMALL4_ALIASES = (
-    "mistral-small-4",
-    "mistral-small-2603",
-    "mistral-small-latest",
-    "mistral/mistral-small-2603",
-    "mistralai/mistral-small-2603",
-)
 MAX_NAMED = 10  # models that an error names
 
 

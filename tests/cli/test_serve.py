@@ -8,11 +8,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx2
 import pytest
 
+from small4.catalog.load import load_catalog
+from small4.cli.catalog import MODEL
+from small4.cli.serve import offer_of
 from small4.cli.servers import Running, note_running, running_servers
+from small4.providers.scripted import ScriptedProvider
 from tests.cli.conftest import Small4
 from tests.cli.serving import Serving, served_nano
 
@@ -158,3 +163,13 @@ def test_launch_prints_what_it_would_run(small4: Small4, agent: str, parts: list
         assert part in done.stdout
     asked = small4("launch", agent, "--url", "http://h:1")
     assert asked.returncode != 0, "nobody was there to agree"
+
+
+def test_small4_answers_to_all_names_of_its_card_and_another_model_to_its_own() -> None:
+    def names(path: str) -> set[str]:
+        offer = offer_of(SimpleNamespace(name=path, provider=ScriptedProvider(), tokenizer=None), ["mine"])
+        return {offer.id, *offer.aliases}
+
+    card = load_catalog().find(MODEL)
+    assert names("/weights/mistral-small-4") == {"mine", card.id, *card.aliases}
+    assert names("nano") == {"mine", "nano"}

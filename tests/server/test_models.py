@@ -5,10 +5,13 @@ import asyncio
 import pytest
 
 from small4.errors import ConfigError
+from small4.gateway.known import names_of_small4
 from small4.llm import load
 from small4.providers.scripted import ScriptedProvider
-from small4.server.models import SMALL4_ALIASES, Models, Offer
+from small4.server.models import Models, Offer
 from tests.server.asgi import CHAT, Served
+
+SMALL4_NAMES = names_of_small4()
 
 
 def offer(name: str, *aliases: str) -> Offer:
@@ -16,8 +19,8 @@ def offer(name: str, *aliases: str) -> Offer:
 
 
 def test_every_published_spelling_means_the_same_model():
-    models = Models([offer("nano"), offer("small4", *SMALL4_ALIASES)])
-    assert {models.find(name).id for name in SMALL4_ALIASES} == {"small4"}
+    models = Models([offer("nano"), offer("small4", *SMALL4_NAMES)])
+    assert {models.find(name).id for name in SMALL4_NAMES} == {"small4"}
 
 
 def test_two_models_of_one_name_are_refused():
@@ -28,7 +31,7 @@ def test_two_models_of_one_name_are_refused():
 
 
 def test_list_and_card_name_the_model_and_ids_with_slashes_are_found(tmp_path):
-    served = Served(tmp_path, offers=[offer("small4", *SMALL4_ALIASES)])
+    served = Served(tmp_path, offers=[offer("small4", *SMALL4_NAMES)])
 
     async def check():
         for mount in ("", "/openai", "/mistral"):
