@@ -8,7 +8,7 @@ import typer
 from small4.cli import options
 
 if TYPE_CHECKING:
-    from small4.gateway.addresses import Address
+    from small4.gateway.addresses import Reachable
     from small4.gateway.keys import ProviderKeys
     from small4.providers.endpoint import Dialect
 
@@ -22,7 +22,7 @@ def set_command(
     skip_test: Annotated[bool, typer.Option("--skip-test", help="Keep the key without trying it.")] = False,
 ) -> None:
     """Keep a provider's key on this machine, sealed. It is asked for without echo, or read from standard input."""
-    from small4.gateway.addresses import Address, endpoint_of
+    from small4.gateway.addresses import Reachable, endpoint_of
     from small4.gateway.keys import FoundKey
     from small4.providers.provider_key import ProviderKey
 
@@ -31,7 +31,7 @@ def set_command(
     key, known = ProviderKey(_read_key(endpoint.name), endpoint.origin), keys.known.get(endpoint.name)
     if not skip_test:
         key_path = None if known is None else known.key_path
-        print(_tried(Address(endpoint=endpoint, found=FoundKey(key, "typed"), key_path=key_path)))
+        print(_tried(Reachable(endpoint=endpoint, found=FoundKey(key, "typed"), key_path=key_path)))
     keys.set(endpoint, key.text_for(endpoint.origin))
     ending = f" (it ends in {key.ending})" if key.ending else ""
     print(f"kept for {endpoint.base_url}{ending}, sealed; it goes nowhere else and is not shown again")
@@ -117,7 +117,7 @@ def _read_key(name: str) -> str:
     return text.strip()
 
 
-def _tried(address: "Address") -> str:
+def _tried(address: "Reachable") -> str:
     """Ask the provider; what it says of its models and of the key."""
     import asyncio
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from small4.catalog.route import Route
     from small4.gateway.keys import ProviderKeys
     from small4.gateway.needs import Needs
-    from small4.gateway.routing import Candidate, Routing
+    from small4.gateway.routing import Ranked, Routing
 
 app = typer.Typer(help="Where a request would go, and why.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -210,7 +210,7 @@ def _removed_rows(routing: "Routing") -> list[tuple[str, ...]]:
     return rows
 
 
-def _candidate_row(number: int, candidate: "Candidate") -> tuple[str, ...]:
+def _candidate_row(number: int, candidate: "Ranked") -> tuple[str, ...]:
     from small4.cli.cost import dollars
 
     scores = candidate.scores

@@ -9,7 +9,7 @@ from small4.providers.provider_key import ProviderKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
+class Reachable:
     """A provider that can be asked."""
 
     endpoint: Endpoint
@@ -39,19 +39,19 @@ def endpoint_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, n
     return endpoint
 
 
-def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *, needs_key: bool = True) -> Address:
+def address_of(word: str, keys: ProviderKeys, dialect: Dialect | None = None, *, needs_key: bool = True) -> Reachable:
     """The provider with the key that there is for it; one that is known by name needs one, unless the caller has it."""
     endpoint, found = endpoint_of(word, keys, dialect), None
     if "://" in word:
         endpoint, found = _behind(endpoint, keys, dialect)
     known, found = keys.known.get(endpoint.name), found or keys.find(endpoint)
     if known is None or known.endpoint != endpoint:
-        return Address(endpoint=endpoint, found=found)
+        return Reachable(endpoint=endpoint, found=found)
     if found is None and needs_key and known.variable is not None:
         raise ConfigError(
             f"there is no key for {endpoint.name}; set {known.variable}, or keep one: small4 keys set {endpoint.name}"
         )
-    return Address(endpoint=endpoint, found=found, model_id=known.model_id, key_path=known.key_path)
+    return Reachable(endpoint=endpoint, found=found, model_id=known.model_id, key_path=known.key_path)
 
 
 def _behind(endpoint: Endpoint, keys: ProviderKeys, dialect: Dialect | None) -> tuple[Endpoint, FoundKey | None]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from small4.gateway.needs import Needs
-from small4.gateway.routing import Candidate, Routing
+from small4.gateway.routing import Ranked, Routing
 from small4.gateway.trail import Step, Trail
 
 
@@ -29,7 +29,7 @@ def explain_routing(routing: Routing, needs: Needs) -> dict[str, Any]:
     return {
         "prompt_tokens": needs.prompt_tokens,
         "output_tokens": needs.output_tokens,
-        "candidates": [_candidate(candidate) for candidate in routing.candidates],
+        "candidates": [_ranked(candidate) for candidate in routing.candidates],
         "removed": [
             {"route": one.route.name, "reasons": [{"rule": r.rule, "text": r.text} for r in one.reasons]}
             for one in routing.removed
@@ -37,7 +37,7 @@ def explain_routing(routing: Routing, needs: Needs) -> dict[str, Any]:
     }
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
+def _ranked(candidate: Ranked) -> dict[str, Any]:
     scores = candidate.scores
     return {
         "route": candidate.route.name,

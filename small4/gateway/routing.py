@@ -24,8 +24,8 @@ SHOWN_ROUTES = 8  # in a message
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
-    """A route that may answer."""
+class Ranked:
+    """A route that may answer, with its scores and its place."""
 
     route: Route
     scores: Scores
@@ -45,10 +45,10 @@ class Removed:
 class Routing:
     """The decision about one request."""
 
-    candidates: tuple[Candidate, ...]  # to be tried in this order
+    candidates: tuple[Ranked, ...]  # to be tried in this order
     removed: tuple[Removed, ...]
 
-    def required(self) -> tuple[Candidate, ...]:
+    def required(self) -> tuple[Ranked, ...]:
         """The candidates; an error that names what removed each route if there is none, or that the request is long."""
         if self.candidates:
             return self.candidates
@@ -73,7 +73,7 @@ def route_request(
     """
     speeds, closed = measured or {}, unready or {}
     removed: list[Removed] = []
-    candidates: list[Candidate] = []
+    candidates: list[Ranked] = []
     for route in sorted(routes, key=lambda route: route.name):
         reasons = reasons_against(route, policy, needs)
         if route.name in closed:
@@ -81,7 +81,7 @@ def route_request(
         if reasons:
             removed.append(Removed(route, reasons))
         else:
-            candidates.append(_candidate(route, preference, needs, speeds.get(route.name)))
+            candidates.append(_ranked(route, preference, needs, speeds.get(route.name)))
     ordered = _ordered(candidates, preference)
     kept = ordered if policy.allow_fallbacks else _without_fallbacks(ordered, preference)
     removed += [
@@ -91,8 +91,8 @@ def route_request(
     return Routing(tuple(kept), tuple(removed))
 
 
-def _candidate(route: Route, preference: Preference, needs: Needs, measured: Measurement | None) -> Candidate:
-    return Candidate(
+def _ranked(route: Route, preference: Preference, needs: Needs, measured: Measurement | None) -> Ranked:
+    return Ranked(
         route=route,
         scores=scores_of(route, needs, measured),
         place=next((i for i, slug in enumerate(preference.order) if covers(slug, route.name)), None),
@@ -100,14 +100,14 @@ def _candidate(route: Route, preference: Preference, needs: Needs, measured: Mea
     )
 
 
-def _ordered(candidates: list[Candidate], preference: Preference) -> list[Candidate]:
+def _ordered(candidates: list[Ranked], preference: Preference) -> list[Ranked]:
     weights = preference.weights or {"price": 1.0}
     if len(weights) > 1:
         blended = zip(candidates, blends([c.scores for c in candidates], weights), strict=True)
         candidates = [replace(c, scores=replace(c.scores, blend=blend)) for c, blend in blended]
     metric = next(iter(weights))
 
-    def key(candidate: Candidate) -> tuple[float, bool, bool, float]:
+    def key(candidate: Ranked) -> tuple[float, bool, bool, float]:
         blend = candidate.scores.blend
         value = candidate.scores.of(metric) if blend is None else blend
         more_is_better = blend is not None or MORE_IS_BETTER[metric]
@@ -118,7 +118,7 @@ def _ordered(candidates: list[Candidate], preference: Preference) -> list[Candid
     return sorted(candidates, key=key)
 
 
-def _without_fallbacks(ordered: list[Candidate], preference: Preference) -> list[Candidate]:
+def _without_fallbacks(ordered: list[Ranked], preference: Preference) -> list[Ranked]:
     """The routes of the request's `order`, or the first one where it has none."""
     return [c for c in ordered if c.place is not None] if preference.order else ordered[:1]
 
