@@ -18,6 +18,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,19 @@ def test_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.M
             namespace = runpy.run_path(str(script), namespace)
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.block.name} {command.text}")
+def each_command() -> list[Any]:
+    """Those of the README and of the page on the command line by default, those of all pages where slow tests run."""
+    return [
+        pytest.param(
+            command,
+            marks=() if command.block.page.name in ("README.md", "cli.md") else pytest.mark.slow,
+            id=f"{command.block.name} {command.text}",
+        )
+        for command in COMMANDS
+    ]
+
+
+@pytest.mark.parametrize("command", each_command())
 def test_command_of_a_page_works(command: Command, tmp_path: Path) -> None:
     program, *arguments = shlex.split(command.text, comments=True)
     if program == "make":
