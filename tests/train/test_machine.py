@@ -139,6 +139,7 @@ def test_presets_have_exactly_the_documented_parameters(name: str, total: int, t
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch warns of its own doings while it traces
 def test_compiled_blocks_learn_as_plain_ones_do(tmp_path: Path) -> None:
     config, tokenizer = replace(BF16, steps=4), training_tokenizer(BF16)
     _, plain = train(config, tokenizer, tmp_path / "plain")
